@@ -1,0 +1,1 @@
+"""A2D2 tars and folders to shards."""

@@ -1,0 +1,1 @@
+"""What a sample is on disk: its writer, reader and manifest, the geometry and the drawing."""

@@ -1,0 +1,45 @@
+"""What a sample is on disk: names of labels, members, shards and files.
+
+A shard is a tar. Its members are named `<key>.<member>`; the members of one sample are neighbours. A label
+that a frame does not have is an absent member: absent, never zeros.
+"""
+
+from __future__ import annotations
+
+FORMAT_VERSION = 1
+
+TASKS = ("steering", "segmentation", "boxes", "depth")  # the order of an image's items under --order samples
+LABELS = ("image", *TASKS)  # everything with a conversion rule and a fingerprint of its own
+SPLITS = ("train", "val")
+
+MEMBERS = {  # label -> the member names it may have, one of them in any one set
+    "image": ("image.jpg", "image.png"),
+    "segmentation": ("segmentation.png", "segmentation.npy"),
+    "depth": ("depth.png",),
+    "boxes": ("boxes.npy",),
+    "steering": ("steering.json",),
+}
+META = "meta.json"
+LABEL_OF_MEMBER = {member: label for label, members in MEMBERS.items() for member in members}
+
+MANIFEST = "manifest.json"
+PREVIOUS_MANIFEST = "manifest.previous.json"
+
+SAMPLE_SIZES = (256, 512, 1024)  # px, the sides of a square sample
+STEERING_STEPS = 10  # the last values of the window, which the steering head predicts
+BOX_VALUES = 5  # objectness, x, y, w, h; then one value a class
+
+
+def sample_key(stamp: str, camera: str, frame_id: str) -> str:
+    """`20180807145028`, `frontcenter`, `000006882` -> the sample's `__key__`."""
+    return f"{stamp}_{camera}_{frame_id}"
+
+
+def shard_name(split: str, index: int) -> str:
+    """`train`, 0 -> `train-000000.tar`."""
+    return f"{split}-{index:06d}.tar"
+
+
+def index_name(shard: str) -> str:
+    """`train-000000.tar` -> `train-000000.index.json`, which lies beside it."""
+    return shard.removesuffix(".tar") + ".index.json"

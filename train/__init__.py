@@ -1,0 +1,1 @@
+"""The three training regimes, evaluation and what a run leaves behind."""
