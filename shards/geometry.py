@@ -80,26 +80,20 @@ def parse_calibrations(document: Any) -> dict[str, Calibration]:
 def _parse_camera(name: str, entry: Any) -> Calibration:
     try:
         lens = str(entry["Lens"])
-        distortion = tuple(
-            float(value) for value in np.asarray(entry["Distortion"], dtype=np.float64).ravel()
-        )
+        distortion = tuple(float(value) for value in np.asarray(entry["Distortion"], dtype=np.float64).ravel())
         width_px, height_px = (int(value) for value in entry["Resolution"])
         raw, undistorted = (
             Intrinsics(*(float(entry[matrix][row][col]) for row, col in ((0, 0), (1, 1), (0, 2), (1, 2))))
             for matrix in ("CamMatrixOriginal", "CamMatrix")
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(
-            f"cams_lidars.json: camera {name} is not of the published form: {error!r}"
-        ) from error
+        raise ValueError(f"cams_lidars.json: camera {name} is not of the published form: {error!r}") from error
     wanted = {"Telecam": 5, "Fisheye": 4}.get(lens)
     if wanted is None:
         raise ValueError(f"cams_lidars.json: Lens of {name} must be Telecam or Fisheye, got {lens!r}")
     values = np.array([*distortion, raw.fx, raw.fy, raw.cx, raw.cy, *vars(undistorted).values()])
     if len(distortion) != wanted or not np.isfinite(values).all() or min(width_px, height_px) < 1:
-        raise ValueError(
-            f"cams_lidars.json: camera {name} must have {wanted} finite distortion values, got {entry}"
-        )
+        raise ValueError(f"cams_lidars.json: camera {name} must have {wanted} finite distortion values, got {entry}")
     return Calibration(lens, raw, undistorted, distortion, width_px, height_px)
 
 

@@ -1,0 +1,162 @@
+"""The backbone: torchvision's ResNet without its classifier, its norm layers by choice, and its first weights."""
+
+from __future__ import annotations
+
+import http.client
+import pickle
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet, ResNet18_Weights, ResNet50_Weights
+
+BACKBONES = ("resnet50", "resnet18")
+NORMS = ("frozen", "group", "batch")
+STRIDES = (4, 8, 16, 32)  # px of the image per pixel of each of the four maps
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)  # RGB of ImageNet in 0..1: what torchvision's weights were trained with
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+NORM_GROUPS = 32  # of Wu and He, "Group normalization"; divides every channel count of a ResNet
+FETCH_TIMEOUT_S = 15.0  # a firewall that drops packets must not hold a compute node
+
+_ARCHITECTURES = {"resnet50": (Bottleneck, (3, 4, 6, 3)), "resnet18": (BasicBlock, (2, 2, 2, 2))}
+_PUBLISHED = {"resnet50": ResNet50_Weights.IMAGENET1K_V2, "resnet18": ResNet18_Weights.IMAGENET1K_V1}
+
+
+class FrozenNorm(nn.BatchNorm2d):
+    """Batch norm by its running statistics alone, in training too; scale and shift stay trainable.
+
+    In training mode on one image, a batch norm would be an instance norm, and another function in eval mode.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        return F.batch_norm(
+            maps, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
+class Backbone(ResNet):
+    """A ResNet (v1.5) under torchvision's own parameter names, without pooling and classifier.
+
+    `channels`: those of its four maps, (256, 512, 1024, 2048) or (64, 128, 256, 512).
+    """
+
+    def __init__(self, name: str, norm: str) -> None:
+        _check_name(name)
+        block, depths = _ARCHITECTURES[name]
+        super().__init__(block, list(depths), norm_layer=norm_layer(norm))
+        del self.avgpool, self.fc
+        self.channels = tuple(planes * block.expansion for planes in (64, 128, 256, 512))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, S, S) -> four (B, channels[i], S / STRIDES[i], S / STRIDES[i])."""
+        maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        outputs = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            maps = stage(maps)
+            outputs.append(maps)
+        return tuple(outputs)
+
+
+def norm_layer(norm: str) -> Callable[[int], nn.Module]:
+    """What makes a norm layer from its number of channels; all have a scale and a shift per channel."""
+    if norm == "frozen":
+        return FrozenNorm
+    if norm == "group":
+        return partial(nn.GroupNorm, NORM_GROUPS)
+    if norm == "batch":
+        return nn.BatchNorm2d
+    raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}: no other is built in")
+
+
+def find_weights(name: str, weights: str) -> tuple[dict[str, Tensor] | None, str]:
+    """The first weights of backbone `name`, and where they come from, for the record of the run.
+
+    `auto`: ImageNet's as torchvision ships them, from its cache or fetched; `none`: none; else a file that
+    holds a torchvision ResNet's state dict. Returns (state dict that fits `name`, description), or (None,
+    "scratch: <reason>"). The norm's default follows from which: frozen needs statistics that were learnt.
+    """
+    _check_name(name)
+    if weights == "none":
+        return None, "scratch: no weights were asked for"
+    if weights != "auto":
+        return _fitting(name, _read(Path(weights).expanduser()), weights), f"file {weights}"
+    try:
+        with _socket_timeout(FETCH_TIMEOUT_S):
+            state = _PUBLISHED[name].get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError, http.client.HTTPException, pickle.UnpicklingError, EOFError) as error:
+        return None, f"scratch: {_PUBLISHED[name]} is not to be had ({_one_line(error)})"
+    return _fitting(name, state, str(_PUBLISHED[name])), f"torchvision {_PUBLISHED[name]}"
+
+
+def load_weights(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy what `find_weights` found; a group norm has no statistics, and takes scale and shift alone."""
+    own = backbone.state_dict().keys()
+    backbone.load_state_dict({key: value for key, value in state.items() if key in own})
+
+
+def _check_name(name: str) -> None:
+    if name not in BACKBONES:
+        raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {name!r}: no other is built in")
+
+
+def _read(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle make the unpickler fail in any way
+        raise ValueError(
+            f"backbone weights must be auto, none or a file that torch.load reads, got {path}: {_one_line(error)}"
+        ) from error
+
+
+def _fitting(name: str, state: object, source: str) -> dict[str, Tensor]:
+    """The entries of `state` that belong to backbone `name`; one clear line where they do not fit it."""
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(
+            f"backbone weights must be a state dict of tensors, got {source}: it holds a {type(state).__name__}"
+        )
+    with torch.device("meta"):
+        expected = Backbone(name, "batch").state_dict()
+    found = {key: value for key, value in state.items() if not str(key).startswith("fc.")}
+    problems = {
+        "lacks": [key for key in expected if key not in found and not key.endswith("num_batches_tracked")],
+        "has unexpected": [str(key) for key in found if key not in expected],
+        "has other shapes in": [
+            f"{key} {tuple(found[key].shape)} for {tuple(value.shape)}"
+            for key, value in expected.items()
+            if key in found and found[key].shape != value.shape
+        ],
+    }
+    reasons = [f"{problem} {_first(keys)}" for problem, keys in problems.items() if keys]
+    if reasons:
+        raise ValueError(f"backbone weights must fit {name}, got {source}: it {'; it '.join(reasons)}")
+    return found
+
+
+def _first(keys: list[str], shown: int = 3) -> str:
+    rest = len(keys) - shown
+    return ", ".join(keys[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _one_line(error: Exception) -> str:
+    """`URLError: <urlopen error timed out>`: the type, and the first line of what may be a page."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """torch.hub opens its sockets with no timeout of its own, so the process's default is set meanwhile."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

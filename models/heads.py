@@ -1,0 +1,157 @@
+"""The four task heads of the thesis (section 3.3): each takes the shared part's four maps and reads one.
+
+`inputs` is the channel count of those maps, `width` scales the hidden channels, `size` is the image's side S.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.bifpn import LEAK, started
+
+STEERING_STEPS = 10
+GRID = 8  # box cells along a side, at every image size
+SLOTS = 10  # boxes a cell can hold
+SLOT_VALUES = 19  # objectness, x, y, w, h, 14 class scores
+BOX_LEAK = 0.1  # the box head keeps YOLO's slope
+
+LAST_GAIN = 0.1  # of the last layers: the first predictions lie near the bias, far from any target's extremes
+
+# 19 m of max_m = 123 m, the geometric mean of an A2D2 frame's returns (20180810_142822, frame 15196), which is
+# the constant that a logarithmic loss likes best. softplus(0) = 0.69 would say 85 m everywhere at the start.
+DEPTH_START = 0.15
+DEPTH_ACTIVATIONS = ("softplus", "relu")  # the second is the thesis's, which has no gradient at 0
+
+
+def scaled(channels: int, width: float) -> int:
+    """channels * width to the nearest multiple of 8, at least 8."""
+    return max(8, 8 * math.floor(channels * width / 8 + 0.5))
+
+
+def doubled(inputs: int, outputs: int) -> nn.Sequential:
+    """(B, inputs, H, W) -> (B, outputs, 2H, 2W): transposed 4x4 convolution, stride 2, LeakyReLU."""
+    return nn.Sequential(started(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)), nn.LeakyReLU(LEAK))
+
+
+def convolved(inputs: int, outputs: int, stride: int = 1, leak: float = LEAK) -> nn.Sequential:
+    """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride): 3x3 convolution, LeakyReLU."""
+    return nn.Sequential(started(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)), nn.LeakyReLU(leak))
+
+
+def predicted(inputs: int, outputs: int) -> nn.Conv2d:
+    """(B, inputs, H, W) -> (B, outputs, H, W): a head's last 3x3 convolution."""
+    return started(nn.Conv2d(inputs, outputs, 3, padding=1), LAST_GAIN)
+
+
+class SteeringHead(nn.Module):
+    """Stride 32, flattened, through 100, 50 and 10 hidden values.
+
+    `width` does not scale those: the cost lies in the first layer, which shrinks with the neck's channels.
+    """
+
+    def __init__(self, inputs: int, size: int) -> None:
+        super().__init__()
+        self.side = size // 32
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            started(nn.Linear(inputs * self.side**2, 100)), nn.LeakyReLU(LEAK),
+            started(nn.Linear(100, 50)), nn.LeakyReLU(LEAK),
+            started(nn.Linear(50, 10)), nn.LeakyReLU(LEAK),
+            started(nn.Linear(10, STEERING_STEPS), LAST_GAIN),
+        )  # fmt: skip
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """-> (B, 10), in units of steering_scale_deg, left negative, in the order of time."""
+        on_32 = maps[3]
+        check_side(on_32, self.side, "steering")
+        return self.layers(on_32)
+
+
+class SegmentationHead(nn.Module):
+    """Stride 8, doubled three times, then a 3x3 convolution to the classes."""
+
+    def __init__(self, inputs: int, classes: int, width: float = 1.0) -> None:
+        super().__init__()
+        first, second, third = (scaled(channels, width) for channels in (256, 128, 64))
+        self.layers = nn.Sequential(
+            doubled(inputs, first),
+            doubled(first, second),
+            doubled(second, third),
+            predicted(third, classes),
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """-> (B, classes, S, S) logits."""
+        return self.layers(maps[1])
+
+
+class BoxHead(nn.Module):
+    """Stride 16 down to the grid by 3x3 convolutions, three of which may have stride 2.
+
+    1024 px needs all three; at 512 and 256 the first ones have stride 1, which costs no parameter.
+    """
+
+    def __init__(self, inputs: int, size: int, width: float = 1.0) -> None:
+        super().__init__()
+        self.side = size // 16
+        halvings = round(math.log2(self.side / GRID))
+        strides = [1] * (3 - halvings) + [2] * halvings
+        hidden = scaled(512, width)
+        self.layers = nn.Sequential(
+            convolved(inputs, hidden, strides[0], BOX_LEAK),
+            convolved(hidden, hidden, strides[1], BOX_LEAK),
+            convolved(hidden, hidden, strides[2], BOX_LEAK),
+            predicted(hidden, SLOTS * SLOT_VALUES),
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """-> (B, 8, 8, 10, 19) = cell row, cell column, slot, (objectness, x, y, w, h, 14 class scores).
+
+        x and y are in 0..1 of the cell, w and h in 0..1 of the image, positive by a softplus; all else is linear.
+        """
+        on_16 = maps[2]
+        check_side(on_16, self.side, "boxes")
+        grid = self.layers(on_16).unflatten(1, (SLOTS, SLOT_VALUES))  # (B, slots, values, rows, columns)
+        slots = grid.permute(0, 3, 4, 1, 2)  # (B, rows, columns, slots, values)
+        return torch.cat([slots[..., :3], F.softplus(slots[..., 3:5]), slots[..., 5:]], dim=-1)
+
+
+class DepthHead(nn.Module):
+    """Stride 4, doubled twice, then two 3x3 convolutions to one positive value a pixel."""
+
+    def __init__(self, inputs: int, width: float = 1.0, activation: str = "softplus") -> None:
+        super().__init__()
+        if activation not in DEPTH_ACTIVATIONS:
+            raise ValueError(
+                f"depth_activation must be one of {', '.join(DEPTH_ACTIVATIONS)}, got {activation!r}: depth is positive"
+            )
+        first, second, third = (scaled(channels, width) for channels in (256, 128, 64))
+        last = predicted(third, 1)
+        self.layers = nn.Sequential(
+            doubled(inputs, first),
+            doubled(first, second),
+            convolved(second, third),
+            last,
+            nn.Softplus() if activation == "softplus" else nn.ReLU(),
+        )
+        assert last.bias is not None
+        softplus_inverse = math.log(math.expm1(DEPTH_START))
+        nn.init.constant_(last.bias, softplus_inverse if activation == "softplus" else DEPTH_START)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """-> (B, S, S), in units of max_m."""
+        return self.layers(maps[0]).squeeze(1)
+
+
+def check_side(level: Tensor, side: int, task: str) -> None:
+    """The two heads whose layers depend on the image's size say so, before a matrix product does."""
+    if level.shape[-2:] != (side, side):
+        raise ValueError(
+            f"the map of the {task} head must be {side} x {side}, got {tuple(level.shape[-2:])}: "
+            "the network was built for another image size"
+        )

@@ -1,0 +1,111 @@
+"""label3D's 2D boxes to a YOLO grid, and to the list of boxes in sample pixels.
+
+`2d_bbox` is [x1, y1, x2, y2] in pixels of the undistorted image, not clipped to it (the publisher's tutorial
+names the four otherwise, wrongly).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.rules import BoxesRule
+from shards.classes import BOX_CLASSES, BOX_ID
+from shards.geometry import sample_from_pixel
+from shards.schema import BOX_VALUES
+
+BoxTuple = tuple[float, float, float, float, str]  # x1, y1, x2, y2, class name
+
+
+def parse_boxes(document: Any) -> tuple[list[BoxTuple], Counter[str]]:
+    """A parsed label3D JSON -> its boxes in original pixels, and what was dropped: duplicates, unknown classes.
+
+    Raises ValueError where it is not of label3D's form.
+    """
+    if not isinstance(document, Mapping):
+        raise ValueError(f"label3D must be an object of boxes, got {type(document).__name__}")
+    dropped: Counter[str] = Counter()
+    boxes: dict[BoxTuple, None] = {}
+    for name, entry in document.items():
+        box = _parse_box(name, entry)
+        if box[4] not in BOX_ID:
+            dropped["unknown_class"] += 1
+        elif box in boxes:
+            dropped["duplicate"] += 1
+        else:
+            boxes[box] = None
+    return list(boxes), dropped
+
+
+def _parse_box(name: str, entry: Any) -> BoxTuple:
+    corners = entry.get("2d_bbox") if isinstance(entry, Mapping) else None
+    if not isinstance(corners, Sequence) or len(corners) != 4:
+        raise ValueError(f"{name}: 2d_bbox must be four numbers, got {corners!r}")
+    if not all(type(value) in (int, float) and abs(value) < 1e9 for value in corners):
+        raise ValueError(f"{name}: 2d_bbox must be four finite numbers, got {corners!r}")
+    class_name = entry.get("class")
+    if not isinstance(class_name, str):
+        raise ValueError(f"{name}: class must be a name, got {class_name!r}")
+    x1, y1, x2, y2 = (float(value) for value in corners)
+    return x1, y1, x2, y2, class_name.replace(" ", "")  # a release spells `Van SUV`
+
+
+def clip_boxes(
+    boxes: Sequence[BoxTuple], *, original_hw: tuple[int, int], size: int, min_px: float
+) -> tuple[list[BoxTuple], Counter[str]]:
+    """Boxes in original pixels -> boxes in sample pixels (edge-based, 0..S), largest first; and what was dropped."""
+    kept: list[BoxTuple] = []
+    dropped: Counter[str] = Counter()
+    for x1, y1, x2, y2, class_name in boxes:
+        xs = sample_from_pixel(np.array([x1, x2]), original_hw[1], size)
+        ys = sample_from_pixel(np.array([y1, y2]), original_hw[0], size)
+        left, right = (float(value) for value in np.clip(xs, 0, size))
+        top, bottom = (float(value) for value in np.clip(ys, 0, size))
+        if x2 <= x1 or y2 <= y1:
+            dropped["inverted"] += 1
+        elif right <= left or bottom <= top:
+            dropped["outside"] += 1
+        elif min(right - left, bottom - top) < min_px:
+            dropped["small"] += 1
+        else:
+            kept.append((left, top, right, bottom, class_name))
+    return sorted(kept, key=lambda box: (-(box[2] - box[0]) * (box[3] - box[1]), box)), dropped
+
+
+def grid_of_boxes(boxes: Sequence[BoxTuple], size: int, rule: BoxesRule) -> tuple[NDArray[np.float32], int]:
+    """Boxes in sample pixels, largest first -> the YOLO grid, and how many found their cell full.
+
+    (grid, grid, slots, 5 + 14) float32 = cell row, cell column, slot, (objectness, x, y, w, h, one-hot class);
+    x, y in 0..1 of the cell, w, h in 0..1 of the image (Redmon et al. 2016, section 2).
+    """
+    grid = np.zeros((rule.grid, rule.grid, rule.slots, BOX_VALUES + len(BOX_CLASSES)), dtype=np.float32)
+    filled: Counter[tuple[int, int]] = Counter()
+    for x1, y1, x2, y2, class_name in boxes:
+        x, y = (x1 + x2) / 2 / size * rule.grid, (y1 + y2) / 2 / size * rule.grid
+        cell = min(math.floor(y), rule.grid - 1), min(math.floor(x), rule.grid - 1)
+        slot = filled[cell]
+        filled[cell] += 1
+        if slot < rule.slots:
+            grid[(*cell, slot)][:BOX_VALUES] = (1, x - cell[1], y - cell[0], (x2 - x1) / size, (y2 - y1) / size)
+            grid[(*cell, slot, BOX_VALUES + BOX_ID[class_name])] = 1
+    return grid, sum(max(0, count - rule.slots) for count in filled.values())
+
+
+def convert_boxes(
+    document: Any, *, original_hw: tuple[int, int], size: int, rule: BoxesRule
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """A parsed label3D JSON -> the grid, and what `meta.json` says: the boxes and what was dropped."""
+    boxes, dropped = parse_boxes(document)
+    clipped, more = clip_boxes(boxes, original_hw=original_hw, size=size, min_px=rule.min_px)
+    grid, overflow = grid_of_boxes(clipped, size, rule)
+    section = {
+        "boxes": [[*(round(value, 3) for value in box[:4]), box[4]] for box in clipped],
+        "dropped": dict(sorted((dropped + more).items())),
+        "beyond_slots": overflow,
+    }
+    return grid, section

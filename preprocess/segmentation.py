@@ -1,0 +1,61 @@
+"""Colour-coded labels to class ids: nearest neighbour first, then a table of all 2^24 colours.
+
+Nearest neighbour only: any mixing of colours invents classes along every border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.image import PixelMaps
+from shards.classes import CLASS_LIST, IGNORE_INDEX, SEGMENTATION_ID, class_of_entry, rgb_of_hex
+
+
+@cache
+def _class_of_colour() -> NDArray[np.uint8]:
+    """(2^24,) uint8: class id by r + 256 g + 65536 b; 255 where the colour is not on the list."""
+    table = np.full(1 << 24, IGNORE_INDEX, dtype=np.uint8)
+    for colour, entry in CLASS_LIST.items():
+        red, green, blue = rgb_of_hex(colour)
+        table[red + (green << 8) + (blue << 16)] = SEGMENTATION_ID[class_of_entry(entry)]
+    return table
+
+
+def class_ids(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB -> (H, W) uint8 class id; 255 where the colour is not on A2D2's list."""
+    packed = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)
+    packed[..., 3] = 0
+    return _class_of_colour()[packed.view("<u4")[..., 0]]
+
+
+def convert_segmentation(rgb: NDArray[np.uint8], maps: PixelMaps) -> NDArray[np.uint8]:
+    """Stored label (H, W, 3) uint8 RGB -> (S, S) uint8 class id, 255 = unknown colour or not seen."""
+    sample = cv2.remap(rgb, maps.nearest, None, cv2.INTER_NEAREST)  # type: ignore[call-overload]
+    classes = class_ids(sample)
+    classes[maps.outside] = IGNORE_INDEX
+    return classes
+
+
+def count_pixels(classes: NDArray[np.uint8], maps: PixelMaps) -> dict[str, Any]:
+    """What `meta.json` says of a class map: pixels per class id, of unknown colours, and not seen."""
+    counts = np.bincount(classes.ravel(), minlength=256)
+    outside = int(maps.outside.sum())
+    return {
+        "pixels": {str(class_id): int(counts[class_id]) for class_id in np.flatnonzero(counts[:IGNORE_INDEX])},
+        "unknown_colour": int(counts[IGNORE_INDEX]) - outside,
+        "outside": outside,
+    }
+
+
+def check_class_list(document: Any) -> None:
+    """Raises ValueError where a source's `class_list.json` names other colours or classes than A2D2's."""
+    entries = document if isinstance(document, Mapping) else {}
+    if dict(entries) != CLASS_LIST:
+        differing = sorted(set(map(str, entries.items())) ^ set(map(str, CLASS_LIST.items())))
+        raise ValueError(f"class_list.json is not A2D2's: it differs in {len(differing)} entries, e.g. {differing[:2]}")

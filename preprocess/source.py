@@ -1,0 +1,145 @@
+"""Tars and extracted folders, mixed, to frames: what lies where. Nothing is extracted, and nothing is decoded.
+
+Names are matched by their tail (`<scene>/camera/cam_front_center/<stamp>_camera_frontcenter_<id>.png`), so that
+it does not matter what lies above, nor whether a tar has a top folder. A frame is (scene, camera, id): the same
+id in two cameras is another moment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from preprocess.tarindex import scan_tar
+from shards.geometry import CAMERAS
+from shards.schema import sample_key
+
+_FRAME_FILE = re.compile(
+    r"(?:^|/)(?P<scene>\d{8}_\d{6})/(?P<kind>camera|lidar|label3D|label)/cam_(?P<folder>[a-z_]+)/"
+    r"(?P<stamp>\d{14})_(?P=kind)_(?P<camera>[a-z]+)_(?P<id>\d+)\.(?P<suffix>png|npz|json)$"
+)
+_BUS_FILE = re.compile(r"(?:^|/)(?P<scene>\d{8}_\d{6})/bus/\d{14}_bus_signals\.json$")
+_KINDS = {  # (folder, suffix) -> what it is to a frame
+    ("camera", "png"): "image",
+    ("camera", "json"): "camera_json",
+    ("label", "png"): "segmentation",
+    ("lidar", "npz"): "depth",
+    ("label3D", "json"): "boxes",
+}
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """Bytes in a tar, or a loose file; `stamp` changes when they do."""
+
+    path: str
+    offset: int
+    size: int
+    stamp: tuple[int, ...]  # mtimes: of the member (s), of the file that holds it (ns)
+
+    def read(self) -> bytes:
+        """The bytes. Raises ValueError where the file has become shorter, OSError where it cannot be opened."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            data = os.pread(descriptor, self.size, self.offset)
+        finally:
+            os.close(descriptor)
+        if len(data) != self.size:
+            raise ValueError(f"cut short: {len(data)} of {self.size} bytes")
+        return data
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One exposure of one camera and the files that belong to it."""
+
+    scene: str  # 20180807_145028
+    camera: str  # token of file names: frontcenter
+    frame_id: str  # 000006882
+    stamp: str  # 20180807145028
+    files: dict[str, FileRef] = field(default_factory=dict)  # image, camera_json, segmentation, depth, boxes
+
+    @property
+    def key(self) -> str:
+        """The sample's `__key__`."""
+        return sample_key(self.stamp, self.camera, self.frame_id)
+
+
+@dataclass
+class Source:
+    """Everything under a root that the conversion uses."""
+
+    frames: list[Frame]  # by (scene, camera, id)
+    bus: dict[str, FileRef]  # by scene
+    calibration: FileRef | None
+    class_list: FileRef | None
+    tars: int
+    loose_files: int
+
+
+def find_source(root: Path, *, cameras: Collection[str], skip: Path, allow_cut_tars: bool = False) -> Source:
+    """Index tars and folders under `root`, but for the folder `skip` (the output may lie inside).
+
+    A file found twice counts once: the first by path. Raises ValueError for a cut tar, or where nothing is found.
+    """
+    if root.resolve() == skip.resolve():
+        raise ValueError(f"the output folder must not be the source's, got {skip} for both: shards would mix with it")
+    frames: dict[tuple[str, str, str], Frame] = {}
+    found = Source([], {}, None, None, 0, 0)
+    for name, ref in _files(root, skip, allow_cut_tars, found):
+        if match := _FRAME_FILE.search(name):
+            _add_frame_file(frames, match, ref, cameras)
+        elif match := _BUS_FILE.search(name):
+            found.bus.setdefault(match["scene"], ref)
+        elif name.endswith("cams_lidars.json"):
+            found.calibration = found.calibration or ref
+        elif name.endswith("class_list.json"):
+            found.class_list = found.class_list or ref
+    found.frames = [frames[place] for place in sorted(frames)]
+    if not found.frames:
+        raise ValueError(
+            f"no A2D2 frames of {', '.join(sorted(cameras))} under {root} ({found.tars} tars and {found.loose_files} "
+            "other files seen): expected tars or <scene>/camera/cam_front_center/<stamp>_camera_frontcenter_<id>.png"
+        )
+    return found
+
+
+def _files(root: Path, skip: Path, allow_cut_tars: bool, found: Source) -> Iterator[tuple[str, FileRef]]:
+    for path in _walk(root, skip):
+        status = path.stat()
+        if path.suffix == ".tar":
+            found.tars += 1
+            for member in scan_tar(path, allow_cut=allow_cut_tars):
+                ref = FileRef(str(path), member.offset, member.size, (member.mtime, status.st_mtime_ns))
+                yield member.name, ref
+        else:
+            found.loose_files += 1
+            yield path.as_posix(), FileRef(str(path), 0, status.st_size, (status.st_mtime_ns,))
+
+
+def _walk(root: Path, skip: Path) -> Iterator[Path]:
+    """Files under root in a fixed order; links to folders are followed, each folder once."""
+    seen: set[Path] = {skip.resolve()}
+    for folder, subfolders, names in os.walk(root.absolute(), followlinks=True):
+        here = Path(folder).resolve()
+        if here in seen:
+            subfolders.clear()
+            continue
+        seen.add(here)
+        subfolders.sort()
+        yield from (Path(folder, name) for name in sorted(names) if Path(folder, name).is_file())
+
+
+def _add_frame_file(
+    frames: dict[tuple[str, str, str], Frame], match: re.Match[str], ref: FileRef, cameras: Collection[str]
+) -> None:
+    kind = _KINDS.get((match["kind"], match["suffix"]))
+    camera = match["camera"]
+    if kind is None or camera not in cameras or CAMERAS.get(camera) != match["folder"]:
+        return
+    place = (match["scene"], camera, match["id"])
+    frame = frames.setdefault(place, Frame(*place, stamp=match["stamp"]))
+    frame.files.setdefault(kind, ref)

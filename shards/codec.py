@@ -1,0 +1,124 @@
+"""Members of a sample: arrays to bytes and back.
+
+PNGs are decoded with imagecodecs (libpng with a fast inflate, twice as fast as cv2's), which also refuses what is
+cut short or fails a checksum. Class and depth PNGs are written at level 1 without row filters: class maps
+compress as well so, and decode 2 to 3 times faster.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import cv2
+import imagecodecs
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+MAX_IMAGE_PIXELS = 64_000_000  # a header that claims more is a decompression bomb, not a camera image
+_GREY_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+_RGB_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+
+
+def _imencode(extension: str, array: NDArray[Any], options: list[int]) -> bytes:
+    ok, buffer = cv2.imencode(extension, array, options)
+    assert ok, f"OpenCV could not encode a {array.shape} {array.dtype} array as {extension}"
+    return buffer.tobytes()
+
+
+def encode_image(rgb: NDArray[np.uint8], image_format: str, quality: int) -> bytes:
+    """(S, S, 3) uint8 RGB -> JPEG (4:2:0) of that quality, or PNG."""
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    if image_format == "png":
+        return _imencode(".png", bgr, _RGB_PNG)
+    return _imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def encode_grey_png(array: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    """(S, S) uint8 or uint16 -> grey PNG, lossless."""
+    return _imencode(".png", array, _GREY_PNG)
+
+
+def encode_npy(array: NDArray[Any]) -> bytes:
+    """Any array -> .npy, never pickled."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def encode_json(document: Any) -> bytes:
+    """Plain values -> compact UTF-8 JSON, keys in the order given."""
+    return orjson.dumps(document)
+
+
+def decode_json(data: bytes) -> Any:
+    """UTF-8 JSON -> plain values. Raises ValueError where it is not JSON (NaN and Infinity are not)."""
+    return orjson.loads(data)
+
+
+def decode_png(data: bytes) -> NDArray[Any]:
+    """PNG -> (H, W) or (H, W, channels) uint8 or uint16. Raises ValueError where it is cut short, damaged or huge."""
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 33:
+        raise ValueError("not a PNG" if data else "empty file")
+    width, height = struct.unpack(">II", data[16:24])
+    if width * height > MAX_IMAGE_PIXELS:
+        raise ValueError(f"PNG of {width}x{height} pixels is larger than {MAX_IMAGE_PIXELS} pixels")
+    try:
+        return np.asarray(imagecodecs.png_decode(data))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"damaged PNG: {error}") from error
+
+
+def decode_rgb_png(data: bytes) -> NDArray[np.uint8]:
+    """PNG -> (H, W, 3) uint8 RGB; an alpha channel is dropped. Raises ValueError where it is not 8-bit colour."""
+    pixels = decode_png(data)
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
+        raise ValueError(f"PNG must be 8-bit RGB or RGBA, got shape {pixels.shape} {pixels.dtype}")
+    return np.ascontiguousarray(pixels[:, :, :3])
+
+
+def decode_image(data: bytes) -> NDArray[np.uint8]:
+    """`image.jpg` or `image.png` -> (S, S, 3) uint8 RGB."""
+    if data[:3] != b"\xff\xd8\xff":
+        return decode_rgb_png(data)
+    try:
+        return np.asarray(imagecodecs.jpeg8_decode(data, outcolorspace="RGB"))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"damaged JPEG: {error}") from error
+
+
+def decode_npy(data: bytes) -> NDArray[Any]:
+    """.npy -> array. Raises ValueError where it is damaged or pickled."""
+    try:
+        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+    except (OSError, EOFError) as error:
+        raise ValueError(f"damaged .npy: {error}") from error
+
+
+def decode_segmentation(data: bytes) -> NDArray[np.uint8]:
+    """`segmentation.png` or `.npy` -> (S, S) uint8 class id, 255 = ignored."""
+    return decode_npy(data) if data[:6] == b"\x93NUMPY" else decode_png(data)
+
+
+def decode_depth(data: bytes, max_m: float) -> NDArray[np.float32]:
+    """`depth.png` -> (S, S) float32 metres, 0 = no return; 8 bits hold 255 d / max_m, 16 bits 256 d."""
+    pixels = decode_png(data)
+    scale = max_m / 255 if pixels.dtype == np.uint8 else 1 / 256
+    return pixels.astype(np.float32) * np.float32(scale)
+
+
+def decode_member(label: str, data: bytes, max_m: float) -> Any:
+    """A label's member as the trainer takes it: arrays, and for steering the JSON object."""
+    match label:
+        case "image":
+            return decode_image(data)
+        case "segmentation":
+            return decode_segmentation(data)
+        case "depth":
+            return decode_depth(data, max_m)
+        case "boxes":
+            return decode_npy(data)
+        case _:
+            return decode_json(data)

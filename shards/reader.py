@@ -1,0 +1,127 @@
+"""Shards as the trainer and the pictures read them: through their index, one member at a time, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.codec import decode_json, decode_member
+from shards.manifest import Sample, ShardIndex, read_manifest
+from shards.schema import MANIFEST, META
+
+_OPEN_FILES = 64
+
+
+@dataclass(frozen=True)
+class SampleRef:
+    """Where a sample lies: its shard, and its members there."""
+
+    shard: str
+    sample: Sample
+
+    @property
+    def key(self) -> str:
+        """`<stamp>_<camera>_<id>`."""
+        return self.sample.key
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Label -> member name, `image` included; a label that the frame does not have is absent."""
+        return self.sample.labels
+
+
+class ShardSet:
+    """A finished set of shards. Can be pickled: files are opened where they are read."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ValueError where there is no manifest, or it is not ours."""
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        self.sha256 = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+        self._files: dict[str, int] = {}
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """The conversion rules, a dict per table."""
+        rules: dict[str, Any] = self.manifest["rules"]
+        return rules
+
+    @property
+    def max_m(self) -> float:
+        """The largest depth that a sample can hold, in metres."""
+        return float(self.rules["depth"]["max_m"])
+
+    @property
+    def size_px(self) -> int:
+        """The side of a sample."""
+        return int(self.rules["image"]["size"])
+
+    def shard_names(self, split: str) -> list[str]:
+        """The split's shards, in order."""
+        return [shard["name"] for shard in self.manifest["shards"] if shard["split"] == split]
+
+    def index(self, shard: str) -> ShardIndex:
+        """The index of one shard."""
+        return ShardIndex.read(self.folder, shard)
+
+    def samples(self, split: str) -> list[SampleRef]:
+        """Every sample of a split, in the order of the shards."""
+        return [SampleRef(name, sample) for name in self.shard_names(split) for sample in self.index(name).samples]
+
+    def find(self, key: str) -> SampleRef:
+        """The sample of a key. Raises ValueError where there is none."""
+        for shard in self.manifest["shards"]:
+            for sample in self.index(shard["name"]).samples:
+                if sample.key == key:
+                    return SampleRef(shard["name"], sample)
+        raise ValueError(f"{self.folder} has no sample {key!r}: keys look like 20180807145028_frontcenter_000006882")
+
+    def read(self, ref: SampleRef, member: str) -> bytes:
+        """A member's bytes. Raises ValueError where the shard is cut short or the bytes fail their checksum."""
+        place = ref.sample.members[member]
+        data = os.pread(self._descriptor(ref.shard), place.size, place.offset)
+        if len(data) != place.size or zlib.crc32(data) != place.crc32:
+            problem = "is cut short" if len(data) != place.size else "fails its checksum"
+            raise ValueError(
+                f"{self.folder / ref.shard} {problem} at {ref.key}.{member}: run a2d2-prep verify {self.folder}"
+            )
+        return data
+
+    def _descriptor(self, shard: str) -> int:
+        if shard not in self._files:
+            if len(self._files) >= _OPEN_FILES:
+                os.close(self._files.pop(next(iter(self._files))))
+            try:
+                self._files[shard] = os.open(self.folder / shard, os.O_RDONLY)
+            except OSError as error:
+                raise ValueError(f"{self.folder / shard} cannot be opened: {error.strerror}") from error
+        return self._files[shard]
+
+    def load(self, ref: SampleRef, labels: Iterable[str]) -> dict[str, Any]:
+        """The decoded members of the labels named that the sample has.
+
+        image (S, S, 3) uint8 RGB; segmentation (S, S) uint8 class id, 255 = ignored; depth (S, S) float32 metres,
+        0 = no return; boxes (grid, grid, slots, 5 + classes) float32; steering the JSON object.
+        """
+        names = ref.labels
+        return {
+            label: decode_member(label, self.read(ref, names[label]), self.max_m) for label in labels if label in names
+        }
+
+    def meta(self, ref: SampleRef) -> dict[str, Any]:
+        """The sample's `meta.json`."""
+        meta: dict[str, Any] = decode_json(self.read(ref, META))
+        return meta
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}
+
+    def close(self) -> None:
+        """Close the shards that are open."""
+        while self._files:
+            os.close(self._files.popitem()[1])

@@ -1,0 +1,92 @@
+"""What a set holds, from its `meta.json` members: counts, shares, histograms."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from shards.classes import SEGMENTATION_CLASSES
+from shards.codec import decode_json
+from shards.reader import SampleRef, ShardSet
+from shards.schema import SPLITS, STEERING_STEPS
+
+STEERING_EDGES_DEG = (-540, -180, -90, -45, -20, -5, 5, 20, 45, 90, 180, 540)
+
+
+@dataclass
+class Summary:
+    """A set's census; every Counter by class name, split or reason."""
+
+    samples: Counter[str] = field(default_factory=Counter)  # by split
+    labels: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (split, label)
+    class_pixels: Counter[str] = field(default_factory=Counter)
+    class_frames: Counter[str] = field(default_factory=Counter)
+    ignored_pixels: int = 0
+    boxes: Counter[str] = field(default_factory=Counter)
+    boxes_dropped: Counter[str] = field(default_factory=Counter)
+    most_boxes_in_a_cell: int = 0
+    depth_pixels: int = 0
+    depth_samples: int = 0
+    angles_deg: list[float] = field(default_factory=list)  # the last of each window
+    windows_timed: int = 0  # windows of samples whose image has a time
+    windows_later: int = 0  # of these, where the last 10 values are all later than the image
+
+
+def summarise(shard_set: ShardSet, progress: Callable[[int], None]) -> Summary:
+    """Read every sample's meta.json, and the steering windows. `progress` is called with the samples done."""
+    summary = Summary()
+    for split in SPLITS:
+        for ref in shard_set.samples(split):
+            meta = shard_set.meta(ref)
+            summary.samples[split] += 1
+            summary.labels.update((split, label) for label in ref.labels)
+            _add_segmentation(summary, meta["segmentation"])
+            _add_boxes(summary, meta, shard_set)
+            if "depth" in ref.labels:
+                summary.depth_samples += 1
+                summary.depth_pixels += meta["depth"]["pixels"]
+            _add_steering(summary, ref, meta, shard_set)
+            progress(1)
+    return summary
+
+
+def _add_segmentation(summary: Summary, section: Mapping[str, Any]) -> None:
+    for class_id, pixels in section.get("pixels", {}).items():
+        name = SEGMENTATION_CLASSES[int(class_id)]
+        summary.class_pixels[name] += pixels
+        summary.class_frames[name] += 1
+    summary.ignored_pixels += section.get("unknown_colour", 0) + section.get("outside", 0)
+
+
+def _add_boxes(summary: Summary, meta: Mapping[str, Any], shard_set: ShardSet) -> None:
+    section = meta["boxes"]
+    boxes = section.get("boxes", [])
+    summary.boxes.update(box[4] for box in boxes)
+    summary.boxes_dropped.update(section.get("dropped", {}))
+    cell_px = shard_set.size_px / shard_set.rules["boxes"]["grid"]
+    cells = Counter(((x1 + x2) / 2 // cell_px, (y1 + y2) / 2 // cell_px) for x1, y1, x2, y2, _ in boxes)
+    summary.most_boxes_in_a_cell = max(summary.most_boxes_in_a_cell, *cells.values(), 0)
+
+
+def _add_steering(summary: Summary, ref: SampleRef, meta: Mapping[str, Any], shard_set: ShardSet) -> None:
+    if "steering" not in ref.labels:
+        return
+    window = decode_json(shard_set.read(ref, ref.labels["steering"]))
+    summary.angles_deg.append(window["angles_deg"][-1])
+    if meta["timestamp_us"] is not None:
+        summary.windows_timed += 1
+        summary.windows_later += min(window["timestamps_us"][-STEERING_STEPS:]) > meta["timestamp_us"]
+
+
+def steering_histogram(angles_deg: list[float]) -> list[tuple[str, int]]:
+    """(range in degrees, frames), left negative; angles beyond the last edges count in the outermost ranges."""
+    edges = np.array(STEERING_EDGES_DEG, dtype=float)
+    counts, _ = np.histogram(np.clip(angles_deg, edges[0], edges[-1]), bins=edges)
+    return [
+        (f"{low:+d}..{high:+d}", int(count))
+        for low, high, count in zip(STEERING_EDGES_DEG, STEERING_EDGES_DEG[1:], counts, strict=False)
+    ]

@@ -1,0 +1,84 @@
+"""Shards and records, written whole or not at all: a temporary name, flush, rename."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+PARTIAL = ".a2d2-partial"  # what a killed run leaves behind, and the next one removes
+_BLOCK = 512
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a small file under its final name, whole or not at all."""
+    partial = path.with_name(path.name + PARTIAL)
+    with partial.open("wb") as file:
+        file.write(data)
+        flush_to_disk(file)
+    partial.replace(path)
+
+
+def flush_to_disk(file: IO[bytes]) -> None:
+    """After this the bytes survive a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+class ShardWriter:
+    """Writes one tar whose bytes depend on the members alone: plain ustar, mtime and owner 0.
+
+    Use as a context manager; leaving it on an exception removes the unfinished file. Leaving it otherwise only
+    flushes: `publish` gives the shard its final name, after its index has been written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._partial = path.with_name(path.name + PARTIAL)
+        self._sha256 = hashlib.sha256()
+        self.bytes = 0
+
+    def __enter__(self) -> ShardWriter:
+        self._file = self._partial.open("wb")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._write(bytes(2 * _BLOCK))  # the end of an archive
+                flush_to_disk(self._file)
+        finally:
+            self._file.close()
+            if error is not None:
+                self._partial.unlink(missing_ok=True)
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._sha256.update(data)
+        self.bytes += len(data)
+
+    def add(self, name: str, data: bytes) -> tuple[int, int, int]:
+        """Append a member. Returns (offset of its bytes, size, crc32), as the shard's index holds them."""
+        header = tarfile.TarInfo(name)
+        header.size = len(data)
+        header.mode = 0o644
+        self._write(header.tobuf(tarfile.USTAR_FORMAT))
+        offset = self.bytes
+        self._write(data)
+        self._write(bytes(-len(data) % _BLOCK))
+        return offset, len(data), zlib.crc32(data)
+
+    @property
+    def sha256(self) -> str:
+        """Of all bytes so far."""
+        return self._sha256.hexdigest()
+
+    def publish(self) -> None:
+        """Give the finished shard its final name."""
+        self._partial.replace(self.path)

@@ -1,0 +1,108 @@
+"""LiDAR returns: placed at the sample's resolution, the nearest in front, quantised as the contract says."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+
+from preprocess.absent import Absent
+from preprocess.depth import convert_depth, quantise_depth, read_points
+from preprocess.rules import DepthRule
+
+
+def depth_of(points: list[tuple[float, float, float]], point_px: int = 1, size: int = 256) -> np.ndarray[Any, Any]:
+    """Points as (row, col, distance) of an original of 512x512."""
+    row, col, distance_m = np.array(points, dtype=float).reshape(-1, 3).T
+    return convert_depth(row, col, distance_m, original_hw=(512, 512), size=size, point_px=point_px)
+
+
+@pytest.mark.parametrize(
+    ("row", "col", "place"),
+    [
+        pytest.param(0.0, 0.0, (0, 0), id="first"),
+        pytest.param(1.49, 1.49, (0, 0), id="edge of the first: original pixels 0 and 1 make sample pixel 0"),
+        pytest.param(1.51, 0.0, (1, 0), id="beyond it"),
+        pytest.param(511.4, 511.4, (255, 255), id="last"),
+    ],
+)
+def test_a_point_lands_in_its_pixel(row: float, col: float, place: tuple[int, int]) -> None:
+    assert [tuple(at) for at in np.argwhere(depth_of([(row, col, 7.0)]))] == [place]
+
+
+@pytest.mark.parametrize(
+    "point",
+    [(-0.6, 5.0, 7.0), (5.0, 511.6, 7.0), (5.0, 5.0, 0.0), (5.0, 5.0, -3.0)],
+    ids=["above", "right of it", "no distance", "behind"],
+)
+def test_points_outside_are_dropped(point: tuple[float, float, float]) -> None:
+    assert not depth_of([point], point_px=3).any()
+
+
+def test_the_nearest_wins_where_squares_overlap() -> None:
+    depth_m = depth_of([(100, 100, 30.0), (100, 104, 10.0), (100, 102, 50.0)], point_px=3)
+    np.testing.assert_array_equal(depth_m[50, 49:54], [30, 30, 10, 10, 10])
+    np.testing.assert_array_equal(depth_m[48, 49:54], 0)
+    assert np.count_nonzero(depth_m) == 3 * 5
+
+
+def test_a_square_is_cut_at_the_border() -> None:
+    assert np.count_nonzero(depth_of([(0, 0, 5.0)], point_px=3)) == 4
+
+
+@pytest.mark.parametrize(
+    ("bits", "metres", "level"),
+    [
+        pytest.param(8, 0.0, 0, id="no return"),
+        pytest.param(8, 0.1, 1, id="near is not nothing"),
+        pytest.param(8, 61.5, 128, id="half (127.5 rounds to even)"),
+        pytest.param(8, 123.0, 255, id="largest"),
+        pytest.param(8, 200.0, 255, id="clipped"),
+        pytest.param(16, 0.001, 1, id="16 bits: near"),
+        pytest.param(16, 10.5, 2688, id="16 bits"),
+        pytest.param(16, 500.0, 31488, id="16 bits: clipped"),
+    ],
+)
+def test_levels(bits: int, metres: float, level: int) -> None:
+    levels = quantise_depth(np.array([[metres]], dtype=np.float32), DepthRule(bits=bits))
+    assert levels[0, 0] == level
+    assert levels.dtype == (np.uint8 if bits == 8 else np.uint16)
+
+
+def npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+ONES = np.ones(3)
+GOOD = {"row": ONES, "col": 2 * ONES, "distance": 3 * ONES, "points": np.ones((3, 3))}
+
+
+def test_reading_points() -> None:
+    for found, expected in zip(read_points(npz(**GOOD)), (1, 2, 3), strict=True):
+        np.testing.assert_array_equal(found, [expected] * 3)
+
+
+def test_an_npz_without_rows_is_absent_not_bad() -> None:
+    with pytest.raises(Absent, match="npz without row, col, distance"):
+        read_points(npz(points=np.ones((3, 3))))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(b"", "damaged npz", id="empty"),
+        pytest.param(npz(**GOOD)[:-40], "damaged npz", id="cut"),
+        pytest.param(npz(**GOOD).replace(ONES.tobytes(), bytes(24), 1), "damaged npz: Bad CRC-32", id="flipped"),
+        pytest.param(npz(**{**GOOD, "row": np.ones(4)}), "must be of equal length", id="lengths"),
+        pytest.param(npz(**{**GOOD, "row": np.array([1, np.nan, 1])}), "must be finite", id="nan"),
+        pytest.param(npz(**{**GOOD, "row": np.array([{}, 1, 2])}), "allow_pickle=False", id="pickled"),
+        pytest.param(npz(**{**GOOD, "row": np.array(["a", "b", "c"])}), "could not convert", id="text"),
+    ],
+)
+def test_bad_npz_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_points(data)

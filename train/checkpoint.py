@@ -1,0 +1,117 @@
+"""Checkpoints: tensors and plain values, written whole or not at all, loaded with weights_only=True."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.multitask import MultiTaskNet, build_multitask
+from shards.classes import BOX_CLASSES, SEGMENTATION_CLASSES
+from shards.reader import ShardSet
+from shards.writer import PARTIAL, flush_to_disk
+from train.config import Document, RunConfig, to_document
+
+FORMAT = 1
+LAST, BEST = "last.pt", "best.pt"
+
+# What may differ between a run and its resumption: it changes no weight.
+FREE_KEYS = ("out", "shards", "device", "workers", "epochs", "log_every")
+
+Checkpoint = dict[str, Any]
+
+
+def network_facts(size_px: int, max_m: float, normalise: bool, weights: str) -> Document:
+    """What a user of the weights must know beside the config: the images and units that the network was made for."""
+    return {
+        "size_px": size_px,  # the side of its images
+        "max_m": max_m,  # metres at a depth output of 1
+        "normalise": normalise,  # images by ImageNet's mean and deviation
+        "weights": weights,  # where the backbone's first weights came from
+        "segmentation_classes": list(SEGMENTATION_CLASSES),
+        "box_classes": list(BOX_CLASSES),
+    }
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write under a temporary name, flush to disk, rename."""
+    partial = path.with_name(path.name + PARTIAL)
+    with partial.open("wb") as file:
+        torch.save({"format": FORMAT, **checkpoint}, file)
+        flush_to_disk(file)
+    partial.replace(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint on the CPU. Raises ValueError in one line where it is none of ours or damaged."""
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path} is no file: amtl-train writes {LAST} and {BEST} into its run folder")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle make the unpickler fail in any way
+        raise ValueError(f"checkpoint {path} cannot be read ({type(error).__name__}): damaged, or not ours") from error
+    if not isinstance(checkpoint, Mapping) or checkpoint.get("format") != FORMAT:
+        raise ValueError(f"checkpoint {path} was not written by amtl-train in format {FORMAT}")
+    return dict(checkpoint)
+
+
+def build_network(config: RunConfig, facts: Document) -> MultiTaskNet:
+    """The network of a run, with first weights of its own."""
+    return build_multitask(
+        size=facts["size_px"],
+        classes=len(facts["segmentation_classes"]),
+        backbone=config.network.backbone,
+        width=config.network.width,
+        norm=config.network.norm,
+        depth_activation=config.network.depth_activation,
+        tasks=config.tasks,
+    )
+
+
+def check_data(facts: Document, shards: ShardSet, path: Path) -> None:
+    """Raises ValueError where the network of a checkpoint cannot be used on these shards."""
+    for what, theirs, ours in (
+        ("segmentation classes", facts["segmentation_classes"], list(SEGMENTATION_CLASSES)),
+        ("box classes", facts["box_classes"], list(BOX_CLASSES)),
+        ("image size", facts["size_px"], shards.size_px),
+    ):
+        if theirs != ours:
+            raise ValueError(f"{path} must have the {what} of {shards.folder}: {_difference(theirs, ours)}")
+
+
+def _difference(theirs: Any, ours: Any) -> str:
+    if not isinstance(theirs, list):
+        return f"it has {theirs}, the data {ours}"
+    extra, lacking = sorted(set(theirs) - set(ours)), sorted(set(ours) - set(theirs))
+    return f"it has {len(theirs)}, the data {len(ours)}; only it has {extra or 'none'}, it lacks {lacking or 'none'}"
+
+
+def check_resumable(checkpoint: Checkpoint, config: RunConfig, manifest_sha256: str, path: Path) -> None:
+    """Raises ValueError with the differences where going on would not be the same run."""
+    differences = config_differences(checkpoint["config"], to_document(config))
+    if checkpoint["manifest_sha256"] != manifest_sha256:
+        differences.append(
+            f"the data set (manifest {checkpoint['manifest_sha256'][:12]} there, {manifest_sha256[:12]} in {config.shards})"
+        )
+    if differences:
+        raise ValueError(f"{path} cannot be resumed, as this run differs: {'; '.join(differences)}")
+
+
+def config_differences(there: Document, here: Document, where: str = "") -> list[str]:
+    """`network.width (1.0 there, 0.5 here)`, for all that decides weights."""
+    found = []
+    for key in sorted(set(there) | set(here)):
+        first, second = there.get(key), here.get(key)
+        if isinstance(first, dict) and isinstance(second, dict):
+            found += config_differences(first, second, f"{where}{key}.")
+        elif first != second and where + key not in FREE_KEYS:
+            found.append(f"{where}{key} ({first} there, {second} here)")
+    return found
+
+
+def better_than(value: float | None, best: float | None) -> bool:
+    """Whether a validation loss is the lowest yet; the first always is, one that is no number never."""
+    return value is not None and math.isfinite(value) and (best is None or value < best)

@@ -1,0 +1,273 @@
+"""What a run is: one frozen dataclass per concern, read from TOML and options, written back as TOML.
+
+Numbers come from the thesis (sections 3.4-3.6), in its author's own values where the text has none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from models.backbone import BACKBONES, NORMS
+from shards.schema import TASKS
+from train.losses import BoxLossWeights
+
+MODES = ("asymmetric", "symmetric", "single")
+NETWORKS = ("mtl", "stl")
+ORDERS = ("items", "samples")
+DEVICES = ("auto", "cpu", "cuda")
+DEPTH_ACTIVATIONS = ("softplus", "relu")
+SHARED = "shared"  # backbone and neck; the other parts are the task heads
+PARTS = (SHARED, *TASKS)
+ALL = "all"  # the one part of the regimes with one optimizer
+
+COEFFICIENTS = {"steering": 1.0, "segmentation": 80.0, "boxes": 400.0, "depth": 200.0}  # each divides its loss
+
+Document = dict[str, Any]
+
+
+class ConfigError(ValueError):
+    """Wrong usage: a key or value that no run can have."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """`[network]`"""
+
+    name: str = "mtl"  # mtl: the multi-task network; stl: each task's own
+    backbone: str = "resnet50"
+    width: float = 1.0  # scales the channels of neck and heads; 1 is the thesis's
+    norm: str = "auto"  # frozen, group or batch; auto: frozen with pretrained weights, group from scratch
+    weights: str = "auto"  # of the backbone: auto (ImageNet where it can be had), none, or a file
+    depth_activation: str = "softplus"  # or relu, the thesis's, which has no gradient at 0
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """`[stream]`"""
+
+    order: str = "items"  # items: shuffled (sample, label) items; samples: a sample's labels follow each other
+    shuffle_shards: int = 0  # shards that a block of the shuffle spans; 0: all
+    batch_size: int = 4  # samples of a training step, in validation everywhere; asymmetric trains on one item
+    allow_missing: bool = False  # symmetric: use samples that lack labels for those that they have
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """`[loss]`"""
+
+    variance_focus: float = 0.85  # depth: lambda of eq. 3.4; 1 ignores a global scale, -1 is the author's sign
+    steering_scale_deg: float = 180.0  # degrees of the wheel in a steering target of 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run; `config.toml` of a run folder."""
+
+    mode: str  # asymmetric, symmetric or single
+    out: str  # the run's folder
+    epochs: int  # how often each labelled sample comes up per label
+    task: str | None = None  # the task of mode single
+    shards: str = "shards"  # the folder that a2d2-prep wrote
+    seed: int = 0  # decides the first weights and, with the epoch, the order
+    device: str = "auto"  # cpu, cuda, or auto: cuda where there is one
+    workers: int = -1  # reading processes; -1: none on a CPU, up to 8 beside a GPU
+    log_every: int = 100  # steps between two lines of metrics.jsonl
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    box_loss: BoxLossWeights = field(default_factory=BoxLossWeights)  # eq. 3.6
+    learning_rate: dict[str, float] = field(default_factory=dict)  # Adam's, per part
+    threshold: dict[str, int] = field(default_factory=dict)  # asymmetric: items between two steps of a part
+    coefficient: dict[str, float] = field(default_factory=dict)  # divides a task's loss; none in mode single
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The heads that the network has."""
+        return TASKS if self.task is None else (self.task,)
+
+
+_DEFAULTS: dict[str, Document] = {
+    "asymmetric": {
+        "epochs": 10,
+        "learning_rate": {
+            SHARED: 0.002 / 48, "steering": 4e-5, "segmentation": 2e-4, "boxes": 1e-5, "depth": 3e-5,
+        },
+        "threshold": {SHARED: 48, "steering": 24, "segmentation": 32, "boxes": 16, "depth": 16},
+        "coefficient": COEFFICIENTS,
+    },
+    "symmetric": {"epochs": 40, "learning_rate": {ALL: 1e-5}, "coefficient": COEFFICIENTS},
+    "single": {"epochs": 40, "learning_rate": {ALL: 1e-5}, "network": {"name": "stl"}},
+}  # fmt: skip
+
+PRESETS: dict[str, Document] = {
+    # What the author trained with, beyond the defaults; the errors of the code are not reproduced.
+    "thesis": {
+        "network": {"norm": "batch", "depth_activation": "relu"},
+        "loss": {"variance_focus": -1.0},
+        "box_loss": {"lambda_coord": 7.0, "lambda_object": 5.0, "lambda_noobj": 5.0, "lambda_class": 1.0,
+                     "reduction": "object mean"},
+    },
+}  # fmt: skip
+
+
+def load_document(name: str) -> Document:
+    """A preset by name, or a TOML file. Raises ConfigError where it is neither."""
+    if name in PRESETS:
+        return PRESETS[name]
+    try:
+        return tomllib.loads(Path(name).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"config must be a TOML file or one of {', '.join(PRESETS)}, got {name}: {error.strerror}"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name} is not TOML: {error}") from error
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Document:
+    """`base` with what `over` says; tables are merged key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged
+
+
+def build_config(*documents: Document) -> RunConfig:
+    """The run that the documents describe, later ones first, over the defaults of its mode.
+
+    Raises ConfigError with the key where one is unknown, of the wrong type, or outside its range.
+    """
+    given: Document = {}
+    for document in documents:
+        given = merge(given, document)
+    mode = given.get("mode")
+    if mode not in MODES:
+        raise ConfigError(f"mode must be one of {', '.join(MODES)}, got {mode!r}: give --mode")
+    config: RunConfig = _parse(RunConfig, merge({"out": f"runs/{mode}", **_DEFAULTS[mode]}, given), "")
+    _check(config)
+    return config
+
+
+def _parse(kind: type[Any], document: Any, where: str) -> Any:
+    """A dataclass from a table; `where` is the table's name with a dot, for messages."""
+    if not isinstance(document, Mapping):
+        raise ConfigError(f"{where.rstrip('.')} must be a table, got {document!r}")
+    hints = get_type_hints(kind)
+    unknown = sorted(set(document) - set(hints))
+    if unknown:
+        raise ConfigError(f"unknown key {where}{unknown[0]}: known are {', '.join(hints)}")
+    values = {}
+    for name, value in document.items():
+        hint = hints[name]
+        nested = is_dataclass(hint) and isinstance(hint, type)
+        values[name] = _parse(hint, value, f"{where}{name}.") if nested else _convert(hint, value, where + name)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ConfigError(f"{where.rstrip('.')}: {error}") from error
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """A plain value of the type that the field has; an int serves as a float, nothing else is bent."""
+    if hint in (dict[str, float], dict[str, int]):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} must be a table, got {value!r}")
+        number = float if hint == dict[str, float] else int
+        return {key: _convert(number, entry, f"{name}.{key}") for key, entry in value.items()}
+    if hint is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if hint in (int, bool) and type(value) is hint:
+        return value
+    if hint not in (int, float, bool) and isinstance(value, str):
+        return value
+    expected = {int: "a whole number", float: "a number", bool: "true or false"}.get(hint, "a text")
+    raise ConfigError(f"{name} must be {expected}, got {value!r}")
+
+
+def _check(config: RunConfig) -> None:
+    for name, value, allowed in (
+        ("network.name", config.network.name, NETWORKS),
+        ("network.backbone", config.network.backbone, BACKBONES),
+        ("network.norm", config.network.norm, ("auto", *NORMS)),
+        ("network.depth_activation", config.network.depth_activation, DEPTH_ACTIVATIONS),
+        ("stream.order", config.stream.order, ORDERS),
+        ("device", config.device, DEVICES),
+    ):
+        if value not in allowed:
+            raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    _check_task(config)
+    for name, number, least in (
+        ("epochs", config.epochs, 1),
+        ("seed", config.seed, 0),
+        ("workers", config.workers, -1),
+        ("log_every", config.log_every, 1),
+        ("stream.batch_size", config.stream.batch_size, 1),
+        ("stream.shuffle_shards", config.stream.shuffle_shards, 0),
+    ):
+        if number < least:
+            raise ConfigError(f"{name} must be at least {least}, got {number}")
+    _check_numbers(config)
+
+
+def _check_task(config: RunConfig) -> None:
+    if (config.mode == "single") != (config.task is not None):
+        rule = "needs --task" if config.mode == "single" else f"trains all tasks, got --task {config.task}"
+        raise ConfigError(f"mode {config.mode} {rule}")
+    if config.task is not None and config.task not in TASKS:
+        raise ConfigError(f"task must be one of {', '.join(TASKS)}, got {config.task!r}")
+    if config.network.name == "stl":
+        where = "is not in this version" if config.mode == "single" else "trains one task in mode single"
+        raise ConfigError(f"--network stl {where}: give --network mtl")
+    if config.stream.allow_missing and config.mode != "symmetric":
+        raise ConfigError(f"--allow-missing belongs to mode symmetric, got mode {config.mode}")
+
+
+def _check_numbers(config: RunConfig) -> None:
+    """Tables per part or task: the right keys, all of them, and positive numbers."""
+    asymmetric = config.mode == "asymmetric"
+    for name, table, keys in (
+        ("learning_rate", config.learning_rate, PARTS if asymmetric else (ALL,)),
+        ("threshold", config.threshold, PARTS if asymmetric else ()),
+        ("coefficient", config.coefficient, () if config.mode == "single" else TASKS),
+    ):
+        unknown = [key for key in table if key not in keys]
+        if unknown:
+            known = f"it has {', '.join(keys)}" if keys else "it has none"
+            raise ConfigError(f"{name}.{unknown[0]} is unknown in mode {config.mode}: {known}")
+        for key, number in table.items():
+            if not number > 0:
+                raise ConfigError(f"{name}.{key} must be above 0, got {number}")
+    for name, number in (
+        ("network.width", config.network.width),
+        ("loss.steering_scale_deg", config.loss.steering_scale_deg),
+    ):
+        if not number > 0:
+            raise ConfigError(f"{name} must be above 0, got {number}")
+
+
+def to_document(config: RunConfig) -> Document:
+    """Plain values that `build_config` takes back to the same run; what is None is left out."""
+    return {key: value for key, value in asdict(config).items() if value is not None}
+
+
+def dump_toml(config: RunConfig) -> str:
+    """The run as TOML that `--config` accepts unchanged."""
+    document = to_document(config)
+    order = [item.name for item in fields(config)]
+    plain = [name for name in order if name in document and not isinstance(document[name], dict)]
+    lines = [f"{name} = {_toml(document[name])}" for name in plain]
+    for name in order:
+        if isinstance(table := document.get(name), dict) and table:
+            lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: str | float | bool) -> str:
+    return repr(value) if type(value) in (int, float) else json.dumps(value)

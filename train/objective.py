@@ -1,0 +1,69 @@
+"""From a batch to each task's output and loss: images made floats on the device, labels in the network's units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.backbone import IMAGE_MEAN, IMAGE_STD
+from models.multitask import MultiTaskNet
+from train.config import LossConfig
+from train.data import Batch
+from train.losses import BoxLossWeights, boxes_loss, depth_loss, segmentation_loss, steering_loss
+
+
+class Objective:
+    """A network with what its inputs, outputs and losses mean."""
+
+    def __init__(
+        self,
+        network: MultiTaskNet,
+        *,
+        device: torch.device,
+        normalise: bool,
+        max_m: float,
+        loss: LossConfig,
+        box_loss: BoxLossWeights,
+    ) -> None:
+        self.network = network.to(device)
+        self.device = device
+        self.normalise = normalise  # by ImageNet's mean and deviation, as pretrained weights expect
+        self.max_m = max_m  # metres at a depth output of 1
+        self.loss = loss
+        self.box_loss = box_loss
+        self._mean = torch.tensor(IMAGE_MEAN, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(IMAGE_STD, device=device).view(1, 3, 1, 1)
+
+    def images(self, images: Tensor) -> Tensor:
+        """(B, S, S, 3) uint8 RGB on the device -> (B, 3, S, S) float32 in 0..1, or normalised."""
+        scaled = images.permute(0, 3, 1, 2).contiguous().float() / 255
+        return (scaled - self._mean) / self._std if self.normalise else scaled
+
+    def outputs(self, batch: Batch, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """The batch (on the device) through the network: each task's output for the samples that have its label."""
+        assert batch.images is not None, "a batch of labels alone does not go through the network"
+        outputs = self.network(self.images(batch.images), tasks)
+        whole = len(batch.keys)
+        return {
+            task: outputs[task] if len(batch.rows[task]) == whole else outputs[task][batch.rows[task]] for task in tasks
+        }
+
+    def losses(self, task: str, output: Tensor, label: Tensor) -> Tensor:
+        """(n,) undivided losses of n samples from the network's output and the label in natural units."""
+        if task == "steering":
+            return steering_loss(output, label / self.loss.steering_scale_deg)
+        if task == "segmentation":
+            return segmentation_loss(output, label)
+        if task == "boxes":
+            return boxes_loss(output, label, self.box_loss)
+        return depth_loss(output, label / self.max_m, label > 0, self.loss.variance_focus)
+
+    def natural(self, task: str, output: Tensor) -> Tensor:
+        """The network's output in the units of the labels: degrees, class ids, metres, box grid."""
+        if task == "steering":
+            return output * self.loss.steering_scale_deg
+        if task == "segmentation":
+            return output.argmax(1)
+        return output * self.max_m if task == "depth" else output

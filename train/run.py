@@ -1,0 +1,274 @@
+"""A run made ready: data opened, network built or taken from a checkpoint, the run folder claimed."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from models.backbone import find_weights, load_weights
+from models.multitask import MultiTaskNet
+from shards.reader import SampleRef, ShardSet
+from shards.writer import write_whole
+from train.baselines import Baselines, load_baselines, save_baselines, score_baselines
+from train.checkpoint import (
+    BEST,
+    LAST,
+    Checkpoint,
+    build_network,
+    check_data,
+    check_resumable,
+    load_checkpoint,
+    network_facts,
+    save_checkpoint,
+)
+from train.config import Document, RunConfig, dump_toml, to_document
+from train.data import Stream, worker_count
+from train.objective import Objective
+from train.regimes import Steps, build_steps, choose_samples
+
+CONFIG, METRICS, EVALUATION, BASELINES = "config.toml", "metrics.jsonl", "eval.json", "baselines.json"
+_OF_A_RUN = (CONFIG, METRICS, LAST, BEST, EVALUATION)
+_GRID = (8, 10)  # cells along a side and slots, which the box head predicts
+
+
+class Reporter(Protocol):
+    """Where a run tells people how it goes; only the command line prints."""
+
+    def say(self, line: str) -> None:
+        """A line to keep."""
+
+    def progress(self, what: str, done: int, total: int, facts: Callable[[], str]) -> None:
+        """How far `what` is; called for every step, `facts` only where it is shown."""
+
+
+@dataclass
+class Progress:
+    """How far a run is, and what it has cost; saved with every checkpoint."""
+
+    epoch: int = 0  # epochs finished, validation included
+    items: int = 0  # labels trained on in the epoch that is under way
+    step: int = 0  # training steps of the loop so far
+    total_items: int = 0  # labels trained on so far
+    images: int = 0  # images read for training so far
+    seconds: float = 0.0  # of training, validation left out
+    best: float | None = None  # the lowest validation loss: the sum over tasks of loss / coefficient
+    best_result: dict[str, Any] = field(default_factory=dict)  # the evaluation and counts of best.pt
+
+
+@dataclass
+class Run:
+    """All that the loop needs."""
+
+    config: RunConfig
+    facts: Document  # see network_facts
+    shards: ShardSet
+    tasks: tuple[str, ...]  # those with a label to train on
+    samples: list[SampleRef]  # of the train split, those of the regime
+    train: Stream
+    val: Stream
+    objective: Objective
+    steps: Steps
+    progress: Progress
+    baselines: Baselines = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.config.out)
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint. `best.pt` has what using the network takes, `last.pt` what going on takes too."""
+        checkpoint: Checkpoint = {
+            "config": to_document(self.config),
+            "facts": self.facts,
+            "manifest_sha256": self.shards.sha256,
+            "weights": self.objective.network.state_dict(),
+            "progress": asdict(self.progress),
+        }
+        if name == LAST:
+            checkpoint["steps"] = self.steps.state_dict()
+        save_checkpoint(self.folder / name, checkpoint)
+
+    def close(self) -> None:
+        """End the reading processes and close the shards."""
+        self.train.close()
+        self.val.close()
+        self.shards.close()
+
+
+def prepare(config: RunConfig, *, resume: bool, stopping: Callable[[], bool], reporter: Reporter) -> Run:
+    """Everything before the first step. Raises ValueError where the run cannot be.
+
+    The order matters: what is wrong is found before anything slow, and the folder is claimed before that too.
+    """
+    checkpoint = claim_folder(Path(config.out), resume, reporter)
+    shards = open_shards(Path(config.shards))
+    if checkpoint is not None:
+        check_resumable(checkpoint, config, shards.sha256, Path(config.out) / LAST)
+    samples, line = choose_samples(config, shards.samples("train"))
+    reporter.say(line)
+    device = find_device(config.device)
+    seed_everything(config.seed)
+    if checkpoint is None:
+        config, facts, network = new_network(config, shards, reporter)
+    else:
+        facts, network = checkpoint["facts"], build_network(config, checkpoint["facts"])
+        network.load_state_dict(checkpoint["weights"])
+    write_config(config, facts)
+
+    objective = build_objective(config, facts, network, device)
+    steps = build_steps(config, objective)
+    progress = Progress()
+    if checkpoint is not None:
+        steps.load_state_dict(checkpoint["steps"])
+        progress = Progress(**checkpoint["progress"])
+        reporter.say(f"resuming after {progress.step} steps: epoch {progress.epoch + 1}, {progress.items} items in")
+    train, val = (
+        open_stream(shards, found, config.workers, device, stopping) for found in (samples, shards.samples("val"))
+    )
+    tasks = trained_tasks(config, samples, reporter)
+    return Run(config, facts, shards, tasks, samples, train, val, objective, steps, progress)
+
+
+def claim_folder(folder: Path, resume: bool, reporter: Reporter) -> Checkpoint | None:
+    """The checkpoint to go on from, if any. Raises ValueError where the folder holds a run and must not, or must."""
+    held = [name for name in _OF_A_RUN if (folder / name).exists()]
+    if not resume:
+        if held:
+            raise ValueError(f"{folder} holds a run ({held[0]}): give --resume to go on with it, or another --out")
+        return None
+    if not held:
+        raise ValueError(f"{folder} holds no run to resume: start it without --resume")
+    if LAST not in held:
+        reporter.say(f"{folder} was stopped before its first checkpoint: it starts from the beginning")
+        return None
+    return load_checkpoint(folder / LAST)
+
+
+def open_shards(folder: Path) -> ShardSet:
+    """A finished set whose labels the network can predict."""
+    shards = ShardSet(folder)
+    boxes = shards.rules.get("boxes", {})
+    grid = (boxes.get("grid", _GRID[0]), boxes.get("slots", _GRID[1]))
+    if grid != _GRID:
+        raise ValueError(
+            f"boxes of {folder} must have grid and slots {_GRID}, got {grid}: the box head predicts no other"
+        )
+    return shards
+
+
+def find_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda needs a GPU that torch can use, and there is none: give --device cpu")
+    return torch.device(name)
+
+
+def seed_everything(seed: int) -> None:
+    """The first weights follow from it; the order of the data has a generator of its own."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - for libraries that use the global one; ours use none
+    torch.manual_seed(seed)
+
+
+def new_network(config: RunConfig, shards: ShardSet, reporter: Reporter) -> tuple[RunConfig, Document, MultiTaskNet]:
+    """First weights, and the config with what `auto` came to."""
+    asked = config.network.weights
+    state, found = find_weights(config.network.backbone, asked)
+    if asked == "auto" and state is None:
+        reporter.say(
+            f"!!! NO PRETRAINED WEIGHTS: the backbone starts from {found}; results will be worse, "
+            "or take longer. --weights FILE takes a torchvision state dict, --weights none says that this is meant"
+        )
+    reporter.say(f"backbone {config.network.backbone}: {found}")
+    norm = config.network.norm
+    if norm == "auto":
+        norm = "group" if state is None else "frozen"
+    network_config = replace(config.network, norm=norm, weights="none" if state is None else asked)
+    config = replace(config, network=network_config)
+    facts = network_facts(shards.size_px, shards.max_m, normalise=state is not None, weights=found)
+    network = build_network(config, facts)
+    if state is not None:
+        load_weights(network.shared.backbone, state)
+    return config, facts, network
+
+
+def write_config(config: RunConfig, facts: Document) -> None:
+    """`config.toml`, which from now on says that the folder holds a run."""
+    folder = Path(config.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    comment = f"# The effective config of this run; --config takes it unchanged.\n# backbone weights: {facts['weights']}\n"
+    write_whole(folder / CONFIG, (comment + dump_toml(config)).encode())
+
+
+def build_objective(config: RunConfig, facts: Document, network: MultiTaskNet, device: torch.device) -> Objective:
+    """The network on its device, with the units that its config and facts give."""
+    return Objective(
+        network,
+        device=device,
+        normalise=facts["normalise"],
+        max_m=facts["max_m"],
+        loss=config.loss,
+        box_loss=config.box_loss,
+    )
+
+
+def open_stream(
+    shards: ShardSet,
+    samples: Sequence[SampleRef],
+    workers: int,
+    device: torch.device,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Stream:
+    """Batches of these samples for this device."""
+    count = worker_count(workers, device)
+    return Stream(shards, samples, workers=count, pin_memory=device.type == "cuda", stopping=stopping)
+
+
+def trained_tasks(config: RunConfig, samples: Sequence[SampleRef], reporter: Reporter) -> tuple[str, ...]:
+    """The tasks that some sample trains; a head that none trains is not measured either."""
+    tasks = tuple(task for task in config.tasks if any(task in ref.labels for ref in samples))
+    for task in config.tasks:
+        if task not in tasks:
+            reporter.say(f"no train sample has a label of {task}: its head is not trained, and not measured")
+    return tasks
+
+
+def run_baselines(run: Run, reporter: Reporter) -> Baselines:
+    """From the run folder, or computed and kept there. Constants come from the whole train split."""
+    if not run.val.samples:
+        return {}
+    path = run.folder / BASELINES
+    kept = load_baselines(path, run.shards.sha256, run.tasks)
+    if kept is not None:
+        return kept
+    reporter.say("scoring constant predictions, the baselines, over the labels of both splits")
+    device = run.objective.device
+    workers = worker_count(run.config.workers, device)
+    train = Stream(run.shards, run.shards.samples("train"), workers=workers, stopping=run.val.stopping)
+    try:
+        baselines = score_baselines(train, run.val, run.tasks)
+    finally:
+        train.close()
+    save_baselines(path, run.shards.sha256, run.tasks, baselines)
+    return baselines
+
+
+def metrics_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; one cut short by a kill is left out."""
+    lines = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
