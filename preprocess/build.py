@@ -41,7 +41,7 @@ class Work:
     fresh: dict[str, ShardIndex]  # shards that are kept as they are
     stale: dict[str, str]  # shards to convert -> why
     surplus: tuple[str, ...]  # shards of an earlier plan, to be deleted
-    finished: bool  # a manifest is there that says what a new one would
+    finished: bool  # nothing: a manifest is there that says what a new one would
 
 
 def survey(out: Path, plan: Plan) -> Work:
@@ -56,9 +56,8 @@ def survey(out: Path, plan: Plan) -> Work:
             stale[shard.name] = state
     planned = {shard.name for shard in plan.shards}
     surplus = tuple(name for name in _own_shards(out) if name not in planned)
-    finished = False
-    if (out / MANIFEST).exists():
-        finished = not stale and read_manifest(out) == _manifest(plan, fresh)
+    earlier = read_manifest(out) if (out / MANIFEST).exists() else None
+    finished = not stale and not surplus and earlier == _manifest(plan, fresh)
     return Work(fresh, stale, surplus, finished)
 
 

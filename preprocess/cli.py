@@ -24,6 +24,7 @@ from preprocess.synth.dataset import write_dataset
 from shards.classes import BOX_ID
 from shards.draw import Box, panel
 from shards.geometry import CAMERAS, FRONT_CENTER
+from shards.manifest import read_manifest
 from shards.reader import SampleRef, ShardSet
 from shards.schema import LABELS, SPLITS, TASKS
 from shards.summary import Summary, steering_histogram, summarise
@@ -132,13 +133,14 @@ def shard(
     _say_work(plan, work, out)
     if dry_run:
         return
-    if work.finished and not work.surplus:
+    if work.finished:
+        manifest = read_manifest(out)
         click.echo(f"{out} is up to date")
-        return
-    start = time.monotonic()
-    with Progress(sum(len(shard.frames) for shard in plan.shards), "frames") as progress:
-        manifest = build(out, plan, work, workers=workers, progress=progress)
-    _say_manifest(manifest, out, time.monotonic() - start)
+    else:
+        start = time.monotonic()
+        with Progress(sum(len(shard.frames) for shard in plan.shards), "frames") as progress:
+            manifest = build(out, plan, work, workers=workers, progress=progress)
+        _say_manifest(manifest, out, time.monotonic() - start)
     _check_bad(manifest, plan, max_bad)
 
 

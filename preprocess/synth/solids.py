@@ -60,10 +60,9 @@ def _enter_box(half: Floats, origin: tuple[Floats, ...], ways: tuple[Floats, ...
     leave: Floats = np.full_like(ways[1], np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):  # a ray along a face: +-inf is the right answer
         for side, start, way in zip(half, origin, ways, strict=True):
-            reciprocal = 1 / way
-            middle, reach = -float(start) * reciprocal, float(side) * np.abs(reciprocal)
-            enter = np.maximum(enter, middle - reach)
-            leave = np.minimum(leave, middle + reach)
+            one, other = -float(side + start) / way, float(side - start) / way
+            enter = np.maximum(enter, np.minimum(one, other))
+            leave = np.minimum(leave, np.maximum(one, other))
     enter[~(enter <= leave)] = np.inf
     return enter
 
