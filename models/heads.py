@@ -22,6 +22,10 @@ BOX_LEAK = 0.1  # the box head keeps YOLO's slope
 
 LAST_GAIN = 0.1  # of the last layers: the first predictions lie near the bias, far from any target's extremes
 
+# A box's side at the start, in 0..1 of the image: a car some 20 m ahead. softplus(0) = 0.69 would start every slot
+# as most of the image, which overlaps all objects a little and none well.
+BOX_SIDE_START = 0.1
+
 # 19 m of max_m = 123 m, the geometric mean of an A2D2 frame's returns (20180810_142822, frame 15196), which is
 # the constant that a logarithmic loss likes best. softplus(0) = 0.69 would say 85 m everywhere at the start.
 DEPTH_START = 0.15
@@ -106,8 +110,13 @@ class BoxHead(nn.Module):
             convolved(inputs, hidden, strides[0], BOX_LEAK),
             convolved(hidden, hidden, strides[1], BOX_LEAK),
             convolved(hidden, hidden, strides[2], BOX_LEAK),
-            predicted(hidden, SLOTS * SLOT_VALUES),
+            last := predicted(hidden, SLOTS * SLOT_VALUES),
         )
+        assert last.bias is not None
+        with torch.no_grad():
+            start = last.bias.view(SLOTS, SLOT_VALUES)
+            start[:, 1:3] = 0.5  # the cell's middle
+            start[:, 3:5] = softplus_inverse(BOX_SIDE_START)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """-> (B, 8, 8, 10, 19) = cell row, cell column, slot, (objectness, x, y, w, h, 14 class scores).
@@ -140,12 +149,17 @@ class DepthHead(nn.Module):
             nn.Softplus() if activation == "softplus" else nn.ReLU(),
         )
         assert last.bias is not None
-        softplus_inverse = math.log(math.expm1(DEPTH_START))
-        nn.init.constant_(last.bias, softplus_inverse if activation == "softplus" else DEPTH_START)
+        start = softplus_inverse(DEPTH_START) if activation == "softplus" else DEPTH_START
+        nn.init.constant_(last.bias, start)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """-> (B, S, S), in units of max_m."""
         return self.layers(maps[0]).squeeze(1)
+
+
+def softplus_inverse(value: float) -> float:
+    """The input at which softplus gives `value`."""
+    return math.log(math.expm1(value))
 
 
 def check_side(level: Tensor, side: int, task: str) -> None:

@@ -48,6 +48,12 @@ def test_box_channels_are_slots_of_values() -> None:
     torch.testing.assert_close(output, expected.expand(1, 8, 8, 10, 19))
 
 
+def test_boxes_start_small_in_the_middle_of_their_cells() -> None:
+    boxes = BoxHead(8, 256)([torch.zeros_like(values) for values in maps_of(256)])
+    torch.testing.assert_close(boxes[..., :5], torch.tensor([0.0, 0.5, 0.5, 0.1, 0.1]).expand(1, 8, 8, 10, 5))
+    assert not boxes[..., 5:].any()
+
+
 @pytest.mark.parametrize(("size", "per_cell"), [(256, 2), (512, 4)])
 def test_box_cells_are_row_then_column(size: int, per_cell: int) -> None:
     head = BoxHead(8, size, 0.1)

@@ -38,8 +38,7 @@ class Accumulator:
             for part, module in parts.items()
         }
         self.optimizers = {
-            part: torch.optim.Adam(values.values(), lr=learning_rates[part])
-            for part, values in self.parameters.items()
+            part: torch.optim.Adam(values.values(), lr=learning_rates[part]) for part, values in self.parameters.items()
         }
         self.counters = dict.fromkeys(parts, 0)  # items since the part's last step
         self.updates = dict.fromkeys(parts, 0)  # steps so far

@@ -47,7 +47,7 @@ class Tally:
         self.pixels = torch.zeros(256, dtype=torch.int64)  # per class id
         self.returns = torch.zeros(int(max_m * _BINS_PER_M) + 2, dtype=torch.int64)  # per depth
         self.boxes: Tensor | None = None  # (rows, columns, 5 + C): sums over the boxes of a cell
-        self.filled: Tensor | None = None  # (rows, columns): frames with a box there
+        self.filled = torch.zeros(())  # (rows, columns): frames with a box there
         self.frames = 0  # with a box label
 
     def update(self, batch: Batch) -> None:
@@ -68,7 +68,7 @@ class Tally:
         present = label[..., :1] > 0
         sums, filled = (label * present).sum((0, 3)), present.any(3).sum(0)[..., 0]
         self.boxes = sums if self.boxes is None else self.boxes + sums
-        self.filled = filled if self.filled is None else self.filled + filled
+        self.filled = self.filled + filled
         self.frames += len(label)
 
     def constants(self) -> list[Constant]:
@@ -91,7 +91,7 @@ class Tally:
 
     def _mean_boxes(self) -> Tensor:
         """(rows, columns, 1, 5 + C) float32: objectness = how often the cell is filled, the mean box, its class."""
-        assert self.boxes is not None and self.filled is not None, "called where there was a box label"
+        assert self.boxes is not None, "called where there was a box label"
         count = self.boxes[..., :1]  # the sum of objectness, which is 1 for every box
         mean = self.boxes / count.clamp(min=1)
         mean[..., 0] = self.filled / self.frames

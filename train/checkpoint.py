@@ -93,9 +93,8 @@ def check_resumable(checkpoint: Checkpoint, config: RunConfig, manifest_sha256: 
     """Raises ValueError with the differences where going on would not be the same run."""
     differences = config_differences(checkpoint["config"], to_document(config))
     if checkpoint["manifest_sha256"] != manifest_sha256:
-        differences.append(
-            f"the data set (manifest {checkpoint['manifest_sha256'][:12]} there, {manifest_sha256[:12]} in {config.shards})"
-        )
+        there, here = checkpoint["manifest_sha256"][:12], manifest_sha256[:12]
+        differences.append(f"the data set (manifest {there} there, {here} in {config.shards})")
     if differences:
         raise ValueError(f"{path} cannot be resumed, as this run differs: {'; '.join(differences)}")
 

@@ -97,7 +97,8 @@ def _blocks(samples: Sequence[SampleRef], shuffle_shards: int, generator: np.ran
     if shuffle_shards == 0 or shuffle_shards >= len(shards):
         return [list(range(len(samples)))]
     mixed = [shards[j] for j in generator.permutation(len(shards))]
-    return [sum(mixed[first : first + shuffle_shards], []) for first in range(0, len(mixed), shuffle_shards)]
+    cuts = range(0, len(mixed), shuffle_shards)
+    return [[position for shard in mixed[cut : cut + shuffle_shards] for position in shard] for cut in cuts]
 
 
 def group_reads(items: Sequence[Item], *, together: bool) -> list[Read]:
@@ -205,16 +206,21 @@ class Stream:
     ) -> None:
         self.shards = shards
         self.samples = samples
+        self.workers = workers
+        self.pin_memory = pin_memory
         self.stopping = stopping
         self._order = _Order()
-        self._loader: DataLoader[Any] = DataLoader(
-            _Members(shards, samples),
+        self._loader: DataLoader[Any] | None = None
+
+    def _start(self) -> DataLoader[Any]:
+        return DataLoader(
+            _Members(self.shards, self.samples),
             batch_sampler=self._order,
             collate_fn=collate,
-            num_workers=workers,
-            worker_init_fn=_ignore_signals if workers else None,
-            persistent_workers=workers > 0,
-            pin_memory=pin_memory,
+            num_workers=self.workers,
+            worker_init_fn=_ignore_signals if self.workers else None,
+            persistent_workers=self.workers > 0,
+            pin_memory=self.pin_memory,
         )
 
     def batches(self, batches: list[list[Read]]) -> Iterator[Batch]:
@@ -222,17 +228,27 @@ class Stream:
         self._order.batches = batches
         if not batches:
             return
-        for batch in self._loader:
+        self._loader = self._loader or self._start()
+        for batch in self._loaded(self._loader):
             if self.stopping():
                 raise Stopped
             if isinstance(batch, ValueError):
                 raise batch
             yield batch
 
+    def _loaded(self, loader: DataLoader[Any]) -> Iterator[Any]:
+        try:
+            yield from loader
+        except RuntimeError as error:  # a worker that the system killed
+            if "DataLoader worker" not in str(error):
+                raise
+            raise ValueError(
+                f"a reading process died: {str(error).splitlines()[0]}; fewer --workers take less memory"
+            ) from error
+
     def close(self) -> None:
-        """End the workers; the stream can be used again, with new ones."""
-        iterator, self._loader._iterator = self._loader._iterator, None
-        del iterator
+        """End the workers; another pass starts new ones."""
+        self._loader = None
 
 
 def _ignore_signals(worker: int) -> None:
@@ -246,4 +262,7 @@ def worker_count(asked: int, device: torch.device) -> int:
     """-1 becomes: none on a CPU, whose cores the training itself needs; up to 8 beside a GPU."""
     if asked >= 0:
         return asked
-    return 0 if device.type == "cpu" else min(8, len(os.sched_getaffinity(0)))
+    if device.type == "cpu":
+        return 0
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, usable)

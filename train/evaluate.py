@@ -30,6 +30,16 @@ class Evaluation:
         parts = [loss / coefficients.get(task, 1.0) for task, loss in self.losses.items()]
         return sum(parts) if parts and all(map(math.isfinite, parts)) else None
 
+    def record(self, coefficients: Mapping[str, float], baselines: Baselines) -> dict[str, Any]:
+        """For `eval.json` and `metrics.jsonl`: each metric beside what constant predictions score."""
+        return {
+            "val_samples": self.samples,
+            "val_labels": self.labels,
+            "val_losses": self.losses,  # undivided
+            "val_loss": self.total(coefficients),
+            "metrics": metric_rows(self.scores, baselines),
+        }
+
 
 def evaluate(
     objective: Objective,

@@ -27,7 +27,7 @@ class Objective:
         loss: LossConfig,
         box_loss: BoxLossWeights,
     ) -> None:
-        self.network = network.to(device)
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # as images come; faster, on CPUs too
         self.device = device
         self.normalise = normalise  # by ImageNet's mean and deviation, as pretrained weights expect
         self.max_m = max_m  # metres at a depth output of 1
@@ -38,7 +38,7 @@ class Objective:
 
     def images(self, images: Tensor) -> Tensor:
         """(B, S, S, 3) uint8 RGB on the device -> (B, 3, S, S) float32 in 0..1, or normalised."""
-        scaled = images.permute(0, 3, 1, 2).contiguous().float() / 255
+        scaled = images.permute(0, 3, 1, 2).float() / 255
         return (scaled - self._mean) / self._std if self.normalise else scaled
 
     def outputs(self, batch: Batch, tasks: Sequence[str]) -> dict[str, Tensor]:

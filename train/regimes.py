@@ -12,7 +12,7 @@ from torch import Tensor
 
 from shards.reader import SampleRef
 from train.accumulate import Accumulator
-from train.config import ALL, RunConfig
+from train.config import ALL, SHARED, RunConfig
 from train.data import Batch, Item, Read, cut_batches, epoch_order, group_reads
 from train.objective import Objective
 
@@ -41,6 +41,18 @@ def choose_samples(config: RunConfig, samples: Sequence[SampleRef]) -> tuple[lis
         why = "lack one of the four labels" if needed else "have no label that this run trains"
         line += f"; {passed} passed over: they {why}"
     return chosen, line
+
+
+def slow_parts(config: RunConfig, samples: Sequence[SampleRef]) -> list[str]:
+    """A line for each part that an epoch does not fill: it steps less than once an epoch."""
+    items = Counter(task for ref in samples for task in ref.labels if task in config.tasks)
+    items[SHARED] = items.total()
+    return [
+        f"{part} has {items[part]} items an epoch and a threshold of {threshold}: it steps once in "
+        f"{threshold / items[part]:.1f} epochs; --threshold {part}=N sets another"
+        for part, threshold in config.threshold.items()
+        if 0 < items[part] < threshold
+    ]
 
 
 def epoch_items(config: RunConfig, samples: Sequence[SampleRef], epoch: int) -> list[Item]:

@@ -22,7 +22,6 @@ from train.checkpoint import (
     LAST,
     Checkpoint,
     build_network,
-    check_data,
     check_resumable,
     load_checkpoint,
     network_facts,
@@ -31,10 +30,13 @@ from train.checkpoint import (
 from train.config import Document, RunConfig, dump_toml, to_document
 from train.data import Stream, worker_count
 from train.objective import Objective
-from train.regimes import Steps, build_steps, choose_samples
+from train.regimes import Steps, build_steps, choose_samples, slow_parts
 
-CONFIG, METRICS, EVALUATION, BASELINES = "config.toml", "metrics.jsonl", "eval.json", "baselines.json"
-_OF_A_RUN = (CONFIG, METRICS, LAST, BEST, EVALUATION)
+CONFIG_FILE = "config.toml"
+METRICS_FILE = "metrics.jsonl"
+EVALUATION_FILE = "eval.json"
+BASELINES_FILE = "baselines.json"
+_OF_A_RUN = (CONFIG_FILE, METRICS_FILE, LAST, BEST, EVALUATION_FILE)
 _GRID = (8, 10)  # cells along a side and slots, which the box head predicts
 
 
@@ -83,6 +85,17 @@ class Run:
         """The run folder."""
         return Path(self.config.out)
 
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What the weights have cost so far: regimes differ in it, so no result stands without it."""
+        return {
+            "epochs": self.progress.epoch,
+            "updates": self.steps.updates,  # optimizer steps per part
+            "items": self.progress.total_items,  # labels trained on
+            "images": self.progress.images,  # read for training
+            "seconds": round(self.progress.seconds, 3),  # of training, validation left out
+        }
+
     def save(self, name: str) -> None:
         """Write a checkpoint. `best.pt` has what using the network takes, `last.pt` what going on takes too."""
         checkpoint: Checkpoint = {
@@ -91,6 +104,8 @@ class Run:
             "manifest_sha256": self.shards.sha256,
             "weights": self.objective.network.state_dict(),
             "progress": asdict(self.progress),
+            "tasks": list(self.tasks),
+            "counts": self.counts,
         }
         if name == LAST:
             checkpoint["steps"] = self.steps.state_dict()
@@ -113,7 +128,8 @@ def prepare(config: RunConfig, *, resume: bool, stopping: Callable[[], bool], re
     if checkpoint is not None:
         check_resumable(checkpoint, config, shards.sha256, Path(config.out) / LAST)
     samples, line = choose_samples(config, shards.samples("train"))
-    reporter.say(line)
+    for text in (line, *slow_parts(config, samples)):
+        reporter.say(text)
     device = find_device(config.device)
     seed_everything(config.seed)
     if checkpoint is None:
@@ -206,8 +222,10 @@ def write_config(config: RunConfig, facts: Document) -> None:
     """`config.toml`, which from now on says that the folder holds a run."""
     folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
-    comment = f"# The effective config of this run; --config takes it unchanged.\n# backbone weights: {facts['weights']}\n"
-    write_whole(folder / CONFIG, (comment + dump_toml(config)).encode())
+    comment = (
+        f"# The effective config of this run; --config takes it unchanged.\n# backbone weights: {facts['weights']}\n"
+    )
+    write_whole(folder / CONFIG_FILE, (comment + dump_toml(config)).encode())
 
 
 def build_objective(config: RunConfig, facts: Document, network: MultiTaskNet, device: torch.device) -> Objective:
@@ -247,7 +265,7 @@ def run_baselines(run: Run, reporter: Reporter) -> Baselines:
     """From the run folder, or computed and kept there. Constants come from the whole train split."""
     if not run.val.samples:
         return {}
-    path = run.folder / BASELINES
+    path = run.folder / BASELINES_FILE
     kept = load_baselines(path, run.shards.sha256, run.tasks)
     if kept is not None:
         return kept

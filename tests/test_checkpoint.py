@@ -1,0 +1,260 @@
+"""Checkpoints, and going on from them: bitwise the run that was never stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny_shards import ALL, TRAIN, write_tiny_shards
+from tests.toy import ToyNet
+from train import run as run_room
+from train.checkpoint import BEST, LAST, better_than, check_data, config_differences, load_checkpoint, save_checkpoint
+from train.config import RunConfig, build_config, to_document
+from train.data import Stopped
+from train.loop import train
+from train.run import Run, open_shards, prepare
+
+TINY_STEPS = {"shared": 4, "steering": 2, "segmentation": 3, "boxes": 2, "depth": 3}
+RATES = {"shared": 1e-2, "steering": 1e-2, "segmentation": 1e-2, "boxes": 1e-2, "depth": 1e-2}
+
+
+class Quiet:
+    """Keeps the lines, and asks for a stop after a number of training steps."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.lines: list[str] = []
+        self.left = stop_after
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def progress(self, what: str, done: int, total: int, facts: Any) -> None:
+        assert 0 < done <= total
+        assert isinstance(facts(), str)
+        if self.left is not None and "validation" not in what:
+            self.left -= 1
+
+    def stopping(self) -> bool:
+        return self.left is not None and self.left <= 0
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_shards(tmp_path_factory.mktemp("checkpoint") / "shards", train=(TRAIN[0],))
+
+
+@pytest.fixture(autouse=True)
+def toy_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_room, "build_network", lambda config, facts: ToyNet(config.tasks))
+
+
+def config_of(mode: str, tiny: Path, out: Path, **changes: Any) -> RunConfig:
+    rates = RATES if mode == "asymmetric" else {"all": 1e-2}
+    own = {"threshold": TINY_STEPS} if mode == "asymmetric" else {}
+    document = {"mode": mode, "shards": str(tiny), "out": str(out), "epochs": 2, "learning_rate": rates, **own,
+                "device": "cpu", "network": {"name": "mtl", "weights": "none"}, "log_every": 3}  # fmt: skip
+    return build_config(document, changes)
+
+
+def go(config: RunConfig, *, resume: bool = False, stop_after: int | None = None) -> tuple[Run, Quiet]:
+    """Train until the end, or until stopped."""
+    reporter = Quiet(stop_after)
+    run = prepare(config, resume=resume, stopping=reporter.stopping, reporter=reporter)
+    try:
+        train(run, reporter)
+    except Stopped:
+        assert stop_after is not None
+    finally:
+        run.close()
+    return run, reporter
+
+
+def assert_same(first: Any, second: Any, where: str = "") -> None:
+    """Bitwise, but for seconds."""
+    assert type(first) is type(second), where
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            if "seconds" not in str(key):
+                assert_same(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    else:
+        assert first == second, where
+
+
+CASES = {
+    "asymmetric items": ("asymmetric", {}),
+    "asymmetric samples": ("asymmetric", {"stream": {"order": "samples"}}),
+    "symmetric": ("symmetric", {"stream": {"batch_size": 2, "allow_missing": True}}),
+    "single": ("single", {"task": "depth", "stream": {"batch_size": 2}}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_stopped_at_any_step_and_resumed_is_the_same_run(case: str, tiny: Path, tmp_path: Path):
+    mode, changes = CASES[case]
+    uncut, _ = go(config_of(mode, tiny, tmp_path / "uncut", **changes))
+    steps = uncut.progress.step
+    expected = load_checkpoint(tmp_path / "uncut" / LAST)
+    best = load_checkpoint(tmp_path / "uncut" / BEST)
+    lines = (tmp_path / "uncut" / "metrics.jsonl").read_bytes().splitlines()
+    assert steps == {"asymmetric items": 22, "asymmetric samples": 6, "symmetric": 4, "single": 4}[case]
+    for stop_after in sorted({*range(1, steps + 1, 3), steps // 2, steps}):  # the epochs' ends too
+        out = tmp_path / f"cut{stop_after}"
+        config = config_of(mode, tiny, out, **changes)
+        stopped, _ = go(config, stop_after=stop_after)
+        assert stopped.progress.step == stop_after
+        held = build_config(load_checkpoint(out / LAST)["config"])
+        go(held, resume=True)
+        for found, wanted in ((load_checkpoint(out / LAST), expected), (load_checkpoint(out / BEST), best)):
+            found["config"]["out"] = wanted["config"]["out"]
+            assert_same(found, wanted)
+        epochs = [json.loads(line) for line in (out / "metrics.jsonl").read_bytes().splitlines()]
+        assert_same(
+            {line["epoch"]: line for line in epochs if line["kind"] == "epoch"},
+            {line["epoch"]: line for line in map(json.loads, lines) if line["kind"] == "epoch"},
+        )
+
+
+def test_only_the_labelled_head_runs(tiny: Path, tmp_path: Path):
+    run, _ = go(config_of("asymmetric", tiny, tmp_path / "run", epochs=1))
+    trained = run.objective.network.asked[:11]
+    assert {len(tasks) for tasks in trained} == {1}
+    assert run.progress.total_items == run.progress.images == 11
+
+
+def test_samples_order_reads_an_image_once(tiny: Path, tmp_path: Path):
+    run, _ = go(config_of("asymmetric", tiny, tmp_path / "run", epochs=1, stream={"order": "samples"}))
+    assert (run.progress.total_items, run.progress.images) == (11, 3)
+
+
+def test_lines_after_the_checkpoint_are_of_steps_done_again(tiny: Path, tmp_path: Path):
+    """A kill leaves lines beyond last.pt, the last one cut short."""
+    out = tmp_path / "run"
+    config = config_of("asymmetric", tiny, out)
+    go(config, stop_after=7)
+    with (out / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"kind":"step","epoch":1,"step":9,"losses":{}}\n{"kind":"st')
+    run, _ = go(build_config(load_checkpoint(out / LAST)["config"]), resume=True)
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_bytes().splitlines()]
+    assert steps == sorted(steps)
+    assert steps.count(9) == 1
+    assert run.progress.step == 22
+
+
+def test_a_finished_run_can_be_given_more_epochs(tiny: Path, tmp_path: Path):
+    go(config_of("single", tiny, tmp_path / "run", task="boxes", epochs=1))
+    more = build_config(load_checkpoint(tmp_path / "run" / LAST)["config"], {"epochs": 2})
+    run, reporter = go(more, resume=True)
+    assert run.progress.epoch == 2
+    assert reporter.lines[1].startswith("resuming after 1 steps: epoch 2, 0 items in")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, r"seed \(0 there, 1 here\)"),
+        ({"network": {"width": 0.5}}, r"network.width \(1.0 there, 0.5 here\)"),
+        ({"threshold": {"depth": 5}}, r"threshold.depth \(3 there, 5 here\)"),
+    ],
+    ids=["seed", "width", "threshold"],
+)
+def test_another_config_is_refused_with_the_difference(change, message, tiny: Path, tmp_path: Path):
+    config = config_of("asymmetric", tiny, tmp_path / "run")
+    go(config, stop_after=1)
+    held = load_checkpoint(tmp_path / "run" / LAST)["config"]
+    with pytest.raises(ValueError, match=rf"last.pt cannot be resumed, as this run differs: {message}"):
+        go(build_config(held, change), resume=True)
+
+
+def test_another_data_set_is_refused(tiny: Path, tmp_path: Path):
+    config = config_of("asymmetric", tiny, tmp_path / "run")
+    go(config, stop_after=1)
+    other = write_tiny_shards(tmp_path / "other", train=((ALL,),))
+    held = load_checkpoint(tmp_path / "run" / LAST)["config"]
+    with pytest.raises(ValueError, match=r"this run differs: the data set \(manifest \w{12} there, \w{12} in .*other"):
+        go(build_config(held, {"shards": str(other)}), resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def spoilt(self: ToyNet, images: torch.Tensor, tasks: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        outputs = original(self, images, tasks)
+        return {task: output * float("nan") if task == "depth" else output for task, output in outputs.items()}
+
+    original = ToyNet.forward
+    monkeypatch.setattr(ToyNet, "forward", spoilt)
+    with pytest.raises(ValueError, match=r"depth loss must be finite, got nan at epoch 1/2, step \d+, sample 2018\d+_"):
+        go(config_of("asymmetric", tiny, tmp_path / "run"))
+    assert not (tmp_path / "run" / LAST).exists(), "weights of before are not overwritten"
+
+
+def test_an_empty_val_split_trains_and_says_so(tmp_path: Path):
+    shards = write_tiny_shards(tmp_path / "shards", train=((ALL,),), val=())
+    run, reporter = go(config_of("symmetric", shards, tmp_path / "run"))
+    assert run.progress.epoch == 2
+    assert any("val split is empty" in line for line in reporter.lines)
+    assert load_checkpoint(tmp_path / "run" / BEST)["progress"]["epoch"] == 2
+
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / LAST
+    save_checkpoint(path, {"weights": {"w": torch.ones(3)}, "progress": {"best": None}})
+    assert load_checkpoint(path)["weights"]["w"].tolist() == [1, 1, 1]
+
+    def killed(value: Any, file: Any) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, {"weights": {}})
+    assert load_checkpoint(path)["weights"]["w"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "is no file"), (b"", "cannot be read"), (b"not a zip", "cannot be read"), ("other", "not written by")],
+    ids=["absent", "empty", "text", "foreign"],
+)
+def test_what_is_no_checkpoint_is_one_line(content, message, tmp_path: Path):
+    path = tmp_path / BEST
+    if content == "other":
+        torch.save({"state_dict": torch.ones(1)}, path)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_class_list_is_refused(tiny: Path):
+    shards = open_shards(tiny)
+    facts = run_room.network_facts(shards.size_px, shards.max_m, False, "scratch")
+    check_data(facts, shards, Path(BEST))
+    for change, message in (
+        ({"segmentation_classes": facts["segmentation_classes"][:-1]}, r"it has 37, the data 38; .* it lacks \['Rain"),
+        ({"box_classes": ["Boat", *facts["box_classes"]]}, r"only it has \['Boat'\]"),
+        ({"size_px": 512}, "image size of .*: it has 512, the data 256"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_data({**facts, **change}, shards, Path(BEST))
+
+
+def test_differences_leave_out_what_changes_no_weight(tiny: Path, tmp_path: Path):
+    there = to_document(config_of("asymmetric", tiny, tmp_path))
+    here = {**there, "out": "x", "workers": 3, "device": "cuda", "epochs": 9, "shards": "y", "log_every": 1}
+    assert config_differences(there, here) == []
+    assert config_differences(there, {**here, "task": "depth"}) == ["task (None there, depth here)"]
+
+
+@pytest.mark.parametrize(
+    ("value", "best", "expected"),
+    [(1.0, None, True), (1.0, 1.0, False), (0.9, 1.0, True), (None, None, False), (float("nan"), 1.0, False)],
+)
+def test_the_best_is_the_lowest(value, best, expected):
+    assert better_than(value, best) is expected

@@ -1,0 +1,117 @@
+"""Configs: defaults per mode, layers, refusals, and the way back to TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from train.config import MODES, PRESETS, ConfigError, build_config, dump_toml, load_document, to_document
+
+BASE = {
+    "asymmetric": {"mode": "asymmetric"},
+    "symmetric": {"mode": "symmetric"},
+    "single": {"mode": "single", "task": "depth", "network": {"name": "mtl"}},
+}
+
+
+def test_the_thesis_constants_are_the_defaults():
+    config = build_config(BASE["asymmetric"])
+    assert config.threshold == {"shared": 48, "steering": 24, "segmentation": 32, "boxes": 16, "depth": 16}
+    assert config.learning_rate == pytest.approx(
+        {"shared": 0.002 / 48, "segmentation": 2e-4, "steering": 4e-5, "boxes": 1e-5, "depth": 3e-5}
+    )
+    assert config.coefficient == {"steering": 1, "segmentation": 80, "boxes": 400, "depth": 200}
+    assert (config.epochs, config.out, config.loss.variance_focus) == (10, "runs/asymmetric", 0.85)
+    for mode in ("symmetric", "single"):
+        config = build_config(BASE[mode])
+        assert (config.epochs, config.stream.batch_size) == (40, 4)
+        assert config.learning_rate == {"all": 1e-5}
+        assert config.threshold == {}
+    assert build_config(BASE["single"]).coefficient == {}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("preset", [{}, *PRESETS.values()], ids=["plain", *PRESETS])
+def test_toml_gives_the_same_run_back(mode, preset):
+    config = build_config(BASE[mode], preset, {"out": 'a "quoted" \\ folder', "network": {"width": 0.125}})
+    assert build_config(tomllib.loads(dump_toml(config))) == config
+    assert build_config(to_document(config)) == config
+
+
+def test_the_thesis_preset():
+    config = build_config(load_document("thesis"), BASE["asymmetric"])
+    box = config.box_loss
+    assert (box.lambda_coord, box.lambda_object, box.lambda_noobj, box.lambda_class) == (7, 5, 5, 1)
+    assert box.reduction == "object mean"
+    assert (config.loss.variance_focus, config.network.depth_activation, config.network.norm) == (-1, "relu", "batch")
+
+
+def test_later_layers_win_key_by_key():
+    config = build_config({"mode": "asymmetric", "threshold": {"shared": 8}}, {"threshold": {"depth": 2}})
+    assert config.threshold == {"shared": 8, "steering": 24, "segmentation": 32, "boxes": 16, "depth": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mode": "both"}, "mode must be one of asymmetric"),
+        ({"epoch": 3}, "unknown key epoch: known are mode"),
+        ({"network": {"depth": 3}}, "unknown key network.depth"),
+        ({"network": 3}, "network must be a table"),
+        ({"epochs": "3"}, "epochs must be a whole number, got '3'"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": True}, "epochs must be a whole number"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"network": {"width": "wide"}}, "network.width must be a number"),
+        ({"network": {"width": 0}}, "network.width must be above 0"),
+        ({"network": {"norm": "layer"}}, "network.norm must be one of auto, frozen"),
+        ({"network": {"backbone": "vgg"}}, "network.backbone must be one of resnet50"),
+        ({"network": {"name": "stl"}}, "give --network mtl"),
+        ({"stream": {"order": "random"}}, "stream.order must be one of items, samples"),
+        ({"stream": {"allow_missing": True}}, "--allow-missing belongs to mode symmetric"),
+        ({"task": "depth"}, "mode asymmetric trains all tasks"),
+        ({"threshold": {"neck": 3}}, "threshold.neck is unknown in mode asymmetric: it has shared"),
+        ({"threshold": {"shared": 2.5}}, "threshold.shared must be a whole number"),
+        ({"threshold": {"shared": 0}}, "threshold.shared must be above 0"),
+        ({"learning_rate": {"all": 0.1}}, "learning_rate.all is unknown in mode asymmetric"),
+        ({"coefficient": {"depth": -1}}, "coefficient.depth must be above 0"),
+        ({"loss": {"variance_focus": float("nan")}}, "loss.variance_focus must be a number"),
+        ({"box_loss": {"lambda_coord": -1}}, "box_loss: lambda_coord must be"),
+        ({"box_loss": {"reduction": "max"}}, "box_loss: reduction must be"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_no_run_can_have_is_refused_by_name(change, message):
+    with pytest.raises(ConfigError, match=message):
+        build_config(BASE["asymmetric"], change)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"mode": "single", "task": "depth"}, "--network stl is not in this version: give --network mtl"),
+        ({"mode": "single", "network": {"name": "mtl"}}, "mode single needs --task"),
+        ({**BASE["single"], "threshold": {"shared": 1}}, "threshold.shared is unknown in mode single: it has none"),
+        ({**BASE["single"], "coefficient": {"depth": 1}}, "coefficient.depth is unknown in mode single"),
+        ({}, "got None: give --mode"),
+    ],
+    ids=["stl", "task", "threshold", "coefficient", "mode"],
+)
+def test_what_a_mode_cannot_have(document, message):
+    with pytest.raises(ConfigError, match=message):
+        build_config(document)
+
+
+@pytest.mark.parametrize(("text", "message"), [(b"a = ", "is not TOML"), (b"\xff\xfe", "is not TOML")])
+def test_a_file_that_is_no_toml(tmp_path: Path, text: bytes, message: str):
+    path = tmp_path / "run.toml"
+    path.write_bytes(text)
+    with pytest.raises(ConfigError, match=message):
+        load_document(str(path))
+
+
+def test_a_config_that_is_not_there(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"a TOML file or one of thesis, got .*: No such file"):
+        load_document(str(tmp_path / "none.toml"))
