@@ -250,12 +250,12 @@ def _say_other_labels(summary: Summary, size_px: int) -> None:
 
 @main.command()
 @_SHARDS
-@click.option("--key", help="A sample's key; without it the first sample of the set.", show_default=False)
+@click.option("--key", help="A sample's key; without it the first of those with the most labels.", show_default=False)
 @click.option("--out", default="panel.png", type=click.Path(dir_okay=False, path_type=Path), help="The picture.")
 def show(shards: Path, key: str | None, out: Path) -> None:
     """Draw one sample: boxes, classes, depth and steering in one picture."""
     shard_set = ShardSet(shards)
-    ref = shard_set.find(key) if key else _first_sample(shard_set)
+    ref = shard_set.find(key) if key else _richest_sample(shard_set)
     sample, meta = shard_set.load(ref, LABELS), shard_set.meta(ref)
     boxes = [Box(x1, y1, x2, y2, BOX_ID[name], name) for x1, y1, x2, y2, name in meta["boxes"].get("boxes", [])]
     picture = panel(
@@ -272,11 +272,11 @@ def show(shards: Path, key: str | None, out: Path) -> None:
     click.echo(f"wrote {out}: {ref.key}, {', '.join(task for task in TASKS if task in sample) or 'no labels'}")
 
 
-def _first_sample(shard_set: ShardSet) -> SampleRef:
-    for split in SPLITS:
-        for ref in shard_set.samples(split):
-            return ref
-    raise ValueError(f"{shard_set.folder} holds no samples")
+def _richest_sample(shard_set: ShardSet) -> SampleRef:
+    refs = [ref for split in SPLITS for ref in shard_set.samples(split)]
+    if not refs:
+        raise ValueError(f"{shard_set.folder} holds no samples")
+    return max(refs, key=lambda ref: len(ref.labels))
 
 
 @main.command()
