@@ -142,9 +142,8 @@ def class_legend(classes: NDArray[np.uint8], width_px: int, limit: int = 12) -> 
     return np.asarray(canvas)
 
 
-def titled(picture: Picture, title: str) -> Picture:
-    """The picture under a line that says what it is."""
-    height_px = max(16, picture.shape[1] // 20)
+def titled(picture: Picture, title: str, height_px: int) -> Picture:
+    """The picture under a line of that height that says what it is."""
     canvas = Image.new("RGB", (picture.shape[1], height_px), (0, 0, 0))
     font = _font(int(height_px * 0.7))
     ImageDraw.Draw(canvas).text((4, 1), title, fill=(255, 255, 255), font=font)
@@ -166,22 +165,25 @@ def panel(
     What is absent says so. depth_m may be sparse (0 = no return).
     """
     side = image.shape[0]
-    plots = [titled(outline_boxes(image, boxes or ()), f"{title}: boxes" + ("" if boxes is not None else " absent"))]
+    line = max(16, side // 24)
+    plots = [
+        titled(outline_boxes(image, boxes or ()), f"{title}: boxes" + ("" if boxes is not None else " absent"), line)
+    ]
     if segmentation is None:
-        plots.append(titled(image // 3, "segmentation absent"))
+        plots.append(titled(image // 3, "segmentation absent", line))
     else:
-        plots.append(titled(overlay_classes(image, segmentation), "segmentation"))
+        plots.append(titled(overlay_classes(image, segmentation), "segmentation", line))
     if depth_m is None:
-        plots.append(titled(image // 3, "depth absent"))
+        plots.append(titled(image // 3, "depth absent", line))
     else:
         coloured = thicken_sparse(colour_depth(depth_m, max_m), depth_m)
         seen = np.where((coloured == 0).all(axis=2, keepdims=True), image // 3, coloured).astype(np.uint8)
-        plots.append(titled(np.hstack([seen, depth_scale(side, max_m)]), "depth"))
+        plots.append(titled(np.hstack([seen, depth_scale(side, max_m)]), "depth", line))
     width = side // 2
     dial = np.full((1, width, 3), 24, np.uint8) if not angles_deg else steering_dial(angles_deg, width)
-    column = [titled(dial, "steering" if angles_deg else "steering absent")]
+    column = [titled(dial, "steering" if angles_deg else "steering absent", line)]
     if segmentation is not None:
-        column.append(titled(class_legend(segmentation, width), "commonest classes"))
+        column.append(titled(class_legend(segmentation, width), "commonest classes", line))
     plots.append(np.vstack(column))
     height = plots[0].shape[0]
     return np.hstack([_fit_height(plot, height) for plot in plots])
