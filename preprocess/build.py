@@ -1,4 +1,4 @@
-"""The build: plan, keep what is fresh, convert the rest in processes, write the manifest last.
+"""The build: what stands is kept or carried over, the rest is converted, the manifest is written last.
 
 An output folder may hold other files. This tool replaces and deletes only what it can tell to be its own: shards
 whose index beside them says so, and its own unfinished files.
@@ -9,29 +9,24 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
-from itertools import islice
-from multiprocessing import get_context
-from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, signal
 from typing import Any
 
-from preprocess.convert import Converter
+from preprocess.carry import OLD, Carry, Kept, kept_samples, own_indexes, remove_old, set_aside, stale_labels
+from preprocess.engines import Report, run_dask, run_here, run_pool
 from preprocess.plan import Plan, ShardPlan
-from preprocess.rules import Rules
-from shards.geometry import Calibration
-from shards.manifest import LeftOut, Member, Sample, ShardIndex, build_manifest, read_manifest, write_manifest
-from shards.schema import MANIFEST, PREVIOUS_MANIFEST, index_name
-from shards.writer import PARTIAL, ShardWriter
+from preprocess.rules import rules_to_tables
+from preprocess.shard import Context, FrameJob, Progress, ShardJob
+from preprocess.windows import BusWindows
+from shards.manifest import ShardIndex, build_manifest, read_manifest, write_manifest
+from shards.schema import MANIFEST, PREVIOUS_MANIFEST, TIMESTAMP, index_name
+from shards.writer import PARTIAL
 
-_OWN_NAME = re.compile(r"^(?:train|val)-\d{6}\.(?:tar|index\.json)$")
-
-Progress = Callable[[int], None]  # frames done
+_PARTIAL_NAME = re.compile(
+    rf"^(?:(?P<shard>(?:train|val)-\d{{6}})\.(?:tar\.\d+|index\.json)|manifest\.json){re.escape(PARTIAL)}$"
+)
 
 
 @dataclass(frozen=True)
@@ -39,38 +34,48 @@ class Work:
     """What a build has to do."""
 
     fresh: dict[str, ShardIndex]  # shards that are kept as they are
-    stale: dict[str, str]  # shards to convert -> why
+    stale: dict[str, str]  # shards to write -> why
+    carries: dict[str, Carry]  # key -> what is taken over, for frames of stale shards
+    conversions: dict[str, Counter[str]]  # label -> why it is converted -> frames; empty where all is carried over
+    shards_of: Counter[str]  # label -> stale shards in which some frame's is converted
     surplus: tuple[str, ...]  # shards of an earlier plan, to be deleted
-    finished: bool  # nothing: a manifest is there that says what a new one would
+    finished: bool  # nothing to do: a manifest is there that says what a new one would
 
 
 def survey(out: Path, plan: Plan) -> Work:
     """Compare a plan with what lies in the output folder. Raises ValueError where that holds foreign files."""
+    earlier = read_manifest(out) if (out / MANIFEST).exists() else None
+    indexes = own_indexes(out)
     fresh: dict[str, ShardIndex] = {}
     stale: dict[str, str] = {}
     for shard in plan.shards:
-        state = _state(out, shard)
+        state = _state(out, shard, indexes.get(index_name(shard.name)))
         if isinstance(state, ShardIndex):
             fresh[shard.name] = state
         else:
             stale[shard.name] = state
-    planned = {shard.name for shard in plan.shards}
-    surplus = tuple(name for name in _own_shards(out) if name not in planned)
-    earlier = read_manifest(out) if (out / MANIFEST).exists() else None
+    planned = {index_name(shard.name) for shard in plan.shards}
+    surplus = tuple(index.shard for name, index in indexes.items() if not name.endswith(OLD) and name not in planned)
     finished = not stale and not surplus and earlier == _manifest(plan, fresh)
-    return Work(fresh, stale, surplus, finished)
+    # What an unfinished run had set aside comes first, so that what it wrote since wins.
+    kept = kept_samples(indexes[name] for name in sorted(indexes, key=lambda name: not name.endswith(OLD)))
+    work = Work(fresh, stale, {}, {label: Counter() for label in plan.fingerprints}, Counter(), surplus, finished)
+    for shard in plan.shards:
+        if shard.name in stale:
+            _survey_labels(shard, kept, plan, work)
+    return work
 
 
-def _state(out: Path, shard: ShardPlan) -> ShardIndex | str:
-    """The shard's index where it is fresh, else why it is not."""
-    tar, index_path = out / shard.name, out / index_name(shard.name)
-    if not index_path.exists():
-        if tar.exists():
-            raise ValueError(f"{tar} is in the way, and was not written by this tool: choose another --out")
+def _state(out: Path, shard: ShardPlan, index: ShardIndex | None) -> ShardIndex | str:
+    """The shard's index where it is fresh, else why it must be written."""
+    tar = out / shard.name
+    if index is None:
+        in_the_way = next((path for path in (tar, out / index_name(shard.name)) if path.exists()), None)
+        if in_the_way is not None:
+            raise ValueError(f"{in_the_way} is in the way, and was not written by this tool: choose another --out")
         return "new"
-    index = ShardIndex.read(out, shard.name)
     if index.recipe != shard.recipe:
-        return "rules or source files changed"
+        return "rules, frames or source files changed"
     if not tar.exists():
         return "missing"
     if tar.stat().st_size != index.bytes or _sha256(tar) != index.sha256:
@@ -83,158 +88,105 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _own_shards(out: Path) -> Iterator[str]:
-    for path in sorted(out.glob("*.index.json")):
-        if _OWN_NAME.match(path.name):
-            name = path.name.removesuffix(".index.json") + ".tar"
-            try:
-                ShardIndex.read(out, name)
-            except ValueError:
-                continue  # another program's file
-            yield name
+def _survey_labels(shard: ShardPlan, kept: Mapping[str, Kept], plan: Plan, work: Work) -> None:
+    """Note for each frame of a stale shard which labels are converted, and why, and which are carried over."""
+    touched: set[str] = set()
+    for planned in shard.frames:
+        key = planned.frame.key
+        why = stale_labels(planned, kept.get(key), plan.fingerprints)
+        for label in plan.fingerprints:
+            if label in why:
+                work.conversions[label][why[label]] += 1
+                touched.add(label)
+        if key in kept:
+            work.carries[key] = Carry(kept[key], tuple(label for label in planned.sources if label not in why))
+    work.shards_of.update(touched)
 
 
-def build(out: Path, plan: Plan, work: Work, *, workers: int, progress: Progress) -> dict[str, Any]:
+@dataclass(frozen=True)
+class How:
+    """How shards are written."""
+
+    workers: int = 1  # processes on this machine
+    dask: str | None = None  # or the address of a cluster
+    strict: bool = False  # stop at the first bad file
+
+
+def build(out: Path, plan: Plan, work: Work, how: How, progress: Progress, report: Report) -> dict[str, Any]:
     """Do the work and write the manifest, which is returned.
 
     Raises ValueError with one line where it cannot be done; finished shards are kept then, and the next run goes on.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    _remove_partials(out)
-    if (out / MANIFEST).exists():
-        (out / MANIFEST).replace(out / PREVIOUS_MANIFEST)
     indexes = dict(work.fresh)
-    progress(sum(len(shard.frames) for shard in plan.shards if shard.name in indexes))
-    todo = [shard for shard in plan.shards if shard.name in work.stale]
-    for index in _run(out, plan, todo, workers, progress):
+    readers = _readers(plan, work)
+    for index in write_stale(out, plan, work, set(work.stale), how, progress, report):
         indexes[index.shard] = index
+        for name in [name for name, shards in readers.items() if index.shard in shards]:
+            readers[name].discard(index.shard)
+            if not readers[name]:
+                remove_old(out, index_name(name))
     for name in work.surplus:
-        (out / name).unlink(missing_ok=True)
-        (out / index_name(name)).unlink()
+        set_aside(out, name)
+    for name in own_indexes(out):
+        if name.endswith(OLD):
+            remove_old(out, name.removesuffix(OLD))
     manifest = _manifest(plan, indexes)
     write_manifest(out, manifest)
     return manifest
 
 
+def _readers(plan: Plan, work: Work) -> dict[str, set[str]]:
+    """Earlier shard -> the shards to be written that carry something over from it."""
+    readers: dict[str, set[str]] = {}
+    for shard in plan.shards:
+        for planned in shard.frames:
+            if planned.frame.key in work.carries:
+                readers.setdefault(work.carries[planned.frame.key].kept.shard, set()).add(shard.name)
+    return readers
+
+
+def write_stale(
+    out: Path, plan: Plan, work: Work, names: Set[str], how: How, progress: Progress, report: Report
+) -> Iterator[ShardIndex]:
+    """Write those of the stale shards that are named, and yield their indexes."""
+    todo = [shard for shard in plan.shards if shard.name in names]
+    _remove_partials(out, names)
+    if (out / MANIFEST).exists():
+        (out / MANIFEST).replace(out / PREVIOUS_MANIFEST)
+    for shard in todo:
+        set_aside(out, shard.name)
+    progress(sum(len(shard.frames) for shard in plan.shards if shard.name in work.fresh))
+    context = Context(out.resolve(), plan.rules, plan.calibrations, plan.fingerprints, plan.bus, how.strict)
+    jobs = _jobs(plan, todo, work)
+    if how.dask is not None:
+        yield from run_dask(context, jobs, how.dask, progress)
+    elif how.workers == 1 or len(todo) <= 1:
+        yield from run_here(context, jobs, progress)
+    else:
+        yield from run_pool(context, jobs, min(how.workers, len(todo)), progress, report)
+
+
+def _jobs(plan: Plan, todo: list[ShardPlan], work: Work) -> Iterator[ShardJob]:
+    """Shards with their bus windows: each scene's bus file is parsed once, when the first shard needs it."""
+    frames_of = [planned.frame for shard in todo for planned in shard.frames]
+    windows = BusWindows(plan.bus, plan.rules.steering, frames_of)
+    for shard in todo:
+        frames = []
+        for planned in shard.frames:
+            carry = work.carries.get(planned.frame.key)
+            stands = carry is not None and {"steering", TIMESTAMP} & set(planned.sources) <= set(carry.labels)
+            frames.append(FrameJob(planned, None if stands else windows.of(planned.frame), carry))
+        yield ShardJob(shard.name, shard.split, shard.recipe, tuple(frames))
+
+
 def _manifest(plan: Plan, indexes: Mapping[str, ShardIndex]) -> dict[str, Any]:
     in_order = [indexes[shard.name] for shard in plan.shards]
-    return build_manifest(in_order, plan.left_out, asdict(plan.rules), plan.fingerprints)
+    return build_manifest(in_order, plan.left_out, rules_to_tables(plan.rules), plan.fingerprints)
 
 
-def _remove_partials(out: Path) -> None:
+def _remove_partials(out: Path, names: Set[str]) -> None:
+    """Unfinished files of these shards, and of the manifest, that a killed run left."""
     for path in out.glob(f"*{PARTIAL}"):
-        if _OWN_NAME.match(path.name.removesuffix(PARTIAL)) or path.name == MANIFEST + PARTIAL:
-            path.unlink()
-
-
-def _run(out: Path, plan: Plan, todo: list[ShardPlan], workers: int, progress: Progress) -> Iterator[ShardIndex]:
-    """Write shards, in this process or in several; with several, in any order."""
-    if workers == 1 or len(todo) <= 1:
-        converter = Converter(plan.rules, plan.calibrations)
-        for shard in todo:
-            yield write_shard(out, shard, converter, plan.fingerprints, progress)
-        return
-    # forkserver: forking a process that has used OpenCV's threads can hang, and spawn imports everything anew.
-    context = get_context("forkserver")
-    shared = Shared(context.Event(), context.Value("q", 0))
-    pool = ProcessPoolExecutor(
-        min(workers, len(todo)), context, _start_worker, (shared, out, plan.rules, plan.calibrations, plan.fingerprints)
-    )
-    try:
-        yield from _collect(pool, iter(todo), 2 * workers, shared, progress)
-    except BrokenProcessPool as error:
-        raise ValueError("a worker process died (out of memory?): run again with fewer --workers") from error
-    finally:
-        shared.stop.set()  # where all went well nobody is left to see it
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What a build's processes share."""
-
-    stop: Event  # set: leave the shard that is under way unfinished
-    frames_done: Synchronized[int]
-
-
-def _collect(
-    pool: ProcessPoolExecutor, todo: Iterator[ShardPlan], ahead: int, shared: Shared, progress: Progress
-) -> Iterator[ShardIndex]:
-    """Keep a bounded number of shards under way, so that memory does not grow with the data set."""
-    running: set[Future[ShardIndex]] = set()
-    reported = 0
-    while True:
-        running |= {pool.submit(_write_in_worker, shard) for shard in islice(todo, ahead - len(running))}
-        if not running:
-            return
-        done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-        frames = shared.frames_done.value
-        progress(frames - reported)
-        reported = frames
-        for future in done:
-            yield future.result()
-
-
-class _Stopped(Exception):
-    """Raised in a worker to leave its shard unfinished."""
-
-
-_write_in_this_worker: Callable[[ShardPlan], ShardIndex] | None = None  # pixel maps are made once a process
-
-
-def _start_worker(
-    shared: Shared, out: Path, rules: Rules, calibrations: dict[str, Calibration], prints: dict[str, str]
-) -> None:
-    global _write_in_this_worker  # noqa: PLW0603 - a process pool's initialiser has nowhere else to put it
-    signal(SIGINT, SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    converter = Converter(rules, calibrations)
-
-    def count(frames: int) -> None:
-        if shared.stop.is_set():
-            raise _Stopped
-        with shared.frames_done.get_lock():
-            shared.frames_done.value += frames
-
-    _write_in_this_worker = lambda shard: write_shard(out, shard, converter, prints, count)  # noqa: E731
-
-
-def _write_in_worker(shard: ShardPlan) -> ShardIndex:
-    assert _write_in_this_worker is not None, "the pool's initialiser sets it"
-    return _write_in_this_worker(shard)
-
-
-def write_shard(
-    out: Path, shard: ShardPlan, converter: Converter, prints: dict[str, str], progress: Progress
-) -> ShardIndex:
-    """Convert a shard's frames and write it with its index; under their final names both are whole.
-
-    The index comes first: it claims the name, and its checksum says whether the tar beside it is the one meant.
-    """
-    samples: list[Sample] = []
-    left_out: list[LeftOut] = []
-    absent: dict[str, Counter[str]] = {}
-    with ShardWriter(out / shard.name) as writer:
-        for frame, bus in shard.frames:
-            converted = converter.convert(frame, bus, shard.split)
-            left_out += converted.left_out
-            for label, reason in converted.absent.items():
-                absent.setdefault(label, Counter())[reason] += 1
-            if converted.members:
-                places = {name: writer.add(f"{frame.key}.{name}", data) for name, data in converted.members.items()}
-                samples.append(Sample(frame.key, {name: Member(*place) for name, place in places.items()}))
-            progress(1)
-    counts = {label: dict(sorted(reasons.items())) for label, reasons in sorted(absent.items())}
-    index = ShardIndex(
-        shard=shard.name,
-        split=shard.split,
-        bytes=writer.bytes,
-        sha256=writer.sha256,
-        recipe=shard.recipe,
-        fingerprints=prints,
-        samples=tuple(samples),
-        left_out=tuple(left_out),
-        absent=counts,
-    )
-    index.write(out)
-    writer.publish()
-    return index
+        match = _PARTIAL_NAME.match(path.name)
+        if match and (match["shard"] is None or f"{match['shard']}.tar" in names):
+            path.unlink(missing_ok=True)

@@ -7,27 +7,36 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+import orjson
 from PIL import Image
 from tqdm import tqdm
 
-from preprocess.build import Work, build, survey
+from preprocess.build import How, Work, build, survey, write_stale
+from preprocess.lock import Lock
 from preprocess.plan import Plan, make_plan
-from preprocess.rules import fingerprints, load_rules, rules_to_toml
+from preprocess.report import (
+    bad_lines,
+    count_bad_frames,
+    left_out_lines,
+    manifest_lines,
+    summary_lines,
+    work_lines,
+)
+from preprocess.rules import fingerprints, load_rules, rule_changes, rules_to_tables, rules_to_toml
+from preprocess.slurm import array_script
 from preprocess.source import find_source
 from preprocess.synth.dataset import write_dataset
-from shards.classes import BOX_ID
-from shards.draw import Box, panel
 from shards.geometry import CAMERAS, FRONT_CENTER
 from shards.manifest import read_manifest
-from shards.reader import SampleRef, ShardSet
-from shards.schema import LABELS, SPLITS, TASKS
-from shards.summary import Summary, steering_histogram, summarise
+from shards.reader import ShardSet
+from shards.schema import SPLITS, TASKS
+from shards.show import draw_contact_sheet, draw_sample
+from shards.summary import summarise
 from shards.verify import verify
 
 EXIT_STOPPED = 75
@@ -51,6 +60,10 @@ class Progress:
             self._said = now
             rate = self._done / (now - self._start)
             click.echo(f"{self._done}/{self._total} {self._what} ({rate:.1f}/s)", err=True)
+
+    def say(self, line: str) -> None:
+        """A line beside the bar."""
+        tqdm.write(line, file=sys.stderr)
 
     def __enter__(self) -> Progress:
         return self
@@ -98,6 +111,25 @@ def rules_option(command: Callable[..., None]) -> Callable[..., None]:
     return functools.wraps(command)(option(command))
 
 
+def _parse_part(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    i, slash, n = value.partition("/")
+    if not (slash and i.isdigit() and n.isdigit() and int(i) < int(n)):
+        raise click.BadParameter(f"must be i/N with i from 0 to N-1, got {value}")
+    return int(i), int(n)
+
+
+def _echo(lines: Iterable[str], err: bool = False) -> None:
+    for line in lines:
+        click.echo(line, err=err)
+
+
+def _echo_json(document: Any) -> None:
+    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode())
+
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 _SHARDS = click.argument("shards", type=click.Path(exists=True, file_okay=False, path_type=Path))
 _WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), default=lambda: len(os.sched_getaffinity(0)), show_default="all cores",
@@ -115,71 +147,41 @@ _WORKERS = click.option(
 @_WORKERS
 @click.option("--max-bad", type=click.FloatRange(0, 1), default=0.01,
               help="Share of frames with a bad file above which the exit code is 1.")  # fmt: skip
+@click.option("--strict", is_flag=True, help="Stop at the first bad file.")
 @click.option("--allow-cut-tars", is_flag=True, help="Use what lies before the cut.")
+@click.option("--checksum", is_flag=True, help="Know source files by content, not by size and time: reads them all.")
+@click.option("--dask", metavar="ADDRESS", help="Convert on a Dask cluster (extra `cluster`), e.g. tcp://node1:8786.")
+@click.option("--part", callback=_parse_part, metavar="i/N", help="This job's share of the shards, i from 0 to N-1.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and why, and do nothing.")
 def shard(
-    root: Path, out: Path, rules: Any, cameras: tuple[str, ...], workers: int, max_bad: float, allow_cut_tars: bool,
-    dry_run: bool,
+    root: Path, out: Path, rules: Any, cameras: tuple[str, ...], workers: int, max_bad: float, strict: bool,
+    allow_cut_tars: bool, checksum: bool, dask: str | None, part: tuple[int, int] | None, dry_run: bool,
 ) -> None:  # fmt: skip
     """Turn A2D2's tars under --root into shards.
 
-    Run it again after a stop: finished shards are kept. Other rules or changed source files convert again.
+    Run it again after a stop: finished shards are kept. After a change of rules or source files it converts what
+    they touch, and carries all other bytes over.
     """
     tokens = {token for token, name in CAMERAS.items() if name in cameras or "all" in cameras}
     source = find_source(root, cameras=tokens, skip=out, allow_cut_tars=allow_cut_tars)
     click.echo(f"{root}: {len(source.frames)} frames in {source.tars} tars and {source.loose_files} loose files")
-    plan = make_plan(source, rules)
-    work = survey(out, plan)
-    _say_work(plan, work, out)
+    plan = make_plan(source, rules, checksum=checksum)
     if dry_run:
+        _echo(work_lines(plan, survey(out, plan), out))
         return
-    if work.finished:
-        manifest = read_manifest(out)
-        click.echo(f"{out} is up to date")
-    else:
-        start = time.monotonic()
-        with Progress(sum(len(shard.frames) for shard in plan.shards), "frames") as progress:
-            manifest = build(out, plan, work, workers=workers, progress=progress)
-        _say_manifest(manifest, out, time.monotonic() - start)
-    _check_bad(manifest, plan, max_bad)
-
-
-def _say_work(plan: Plan, work: Work, out: Path) -> None:
-    frames = {shard.name: len(shard.frames) for shard in plan.shards}
-    for reason, shards in Counter(work.stale.values()).items():
-        count = sum(frames[name] for name, why in work.stale.items() if why == reason)
-        click.echo(f"to convert: {shards} shards, {count} frames: {reason}")
-    if work.fresh:
-        click.echo(f"to keep: {len(work.fresh)} shards, {sum(frames[name] for name in work.fresh)} frames")
-    if work.surplus:
-        click.echo(f"to delete from {out}: {len(work.surplus)} shards of an earlier build")
-
-
-def _say_manifest(manifest: dict[str, Any], out: Path, seconds: float) -> None:
-    for split in SPLITS:
-        total = manifest["totals"][split]
-        labels = ", ".join(f"{task} {total['labels'].get(task, 0)}" for task in TASKS)
-        click.echo(f"{split}: {total['samples']} samples in {total['shards']} shards, "
-                   f"{total['bytes'] / 1e6:.1f} MB ({labels})")  # fmt: skip
-    _say_left_out(manifest)
-    click.echo(f"wrote {out} in {seconds:.0f} s; next: amtl-train --mode asymmetric --shards {out}")
-
-
-def _say_left_out(manifest: dict[str, Any]) -> None:
-    for label, reasons in manifest["absent"].items():
-        click.echo(f"{label} absent: " + ", ".join(f"{reason} ({count})" for reason, count in reasons.items()))
-    frames = Counter(entry["reason"] for entry in manifest["left_out"] if entry["what"] == "frame" and not entry["bad"])
-    for reason, count in frames.items():
-        click.echo(f"frames left out: {count}: {reason}")
-    bad = [entry for entry in manifest["left_out"] if entry["bad"]]
-    for entry in bad[:10]:
-        click.echo(f"bad {entry['what']} of {entry['key']}: {entry['reason']}", err=True)
-    if len(bad) > 10:
-        click.echo(f"... and {len(bad) - 10} more, all in manifest.json", err=True)
-
-
-def _check_bad(manifest: dict[str, Any], plan: Plan, max_bad: float) -> None:
-    bad = len({entry["key"] for entry in manifest["left_out"] if entry["bad"]})
+    how = How(workers, dask, strict)
+    with Lock(out, part):
+        work = survey(out, plan)
+        _echo(work_lines(plan, work, out))
+        if part is not None:
+            _write_part(out, plan, work, part, how)
+            return
+        if work.finished:
+            manifest = read_manifest(out)
+            click.echo(f"{out} is up to date")
+        else:
+            manifest = _build(out, plan, work, how)
+    bad = count_bad_frames(manifest)
     if bad > max_bad * plan.frames:
         raise ValueError(
             f"{bad} of {plan.frames} frames have a bad file, more than --max-bad {max_bad:g}: "
@@ -187,102 +189,119 @@ def _check_bad(manifest: dict[str, Any], plan: Plan, max_bad: float) -> None:
         )
 
 
+def _build(out: Path, plan: Plan, work: Work, how: How) -> dict[str, Any]:
+    start = time.monotonic()
+    with Progress(sum(len(shard.frames) for shard in plan.shards), "frames") as progress:
+        manifest = build(out, plan, work, how, progress, progress.say)
+    _echo(manifest_lines(manifest))
+    _echo(left_out_lines(manifest))
+    _echo(bad_lines(manifest), err=True)
+    seconds = time.monotonic() - start
+    click.echo(f"wrote {out} in {seconds:.0f} s; next: amtl-train --mode asymmetric --shards {out}")
+    return manifest
+
+
+def _write_part(out: Path, plan: Plan, work: Work, part: tuple[int, int], how: How) -> None:
+    i, n = part
+    share = {shard.name for shard in plan.shards[i::n]} & set(work.stale)
+    with Progress(sum(len(shard.frames) for shard in plan.shards if shard.name in share), "frames") as progress:
+        written = list(write_stale(out, plan, work, share, how, progress, progress.say))
+    click.echo(f"part {i} of {n}: {len(written)} shards written; after all parts run the same command without --part")
+
+
+@main.command()
+@click.option("--root", required=True, type=click.Path(file_okay=False), help="As for `shard`.")
+@click.option("--out", default="shards", type=click.Path(file_okay=False), help="As for `shard`.")
+@click.option("--rules", help="As for `shard`.")
+@click.option(
+    "--camera", "cameras", multiple=True, type=click.Choice([*CAMERAS.values(), "all"]), help="As for `shard`."
+)
+@click.option("--parts", type=click.IntRange(min=1), default=8, help="Jobs in the array.")
+@click.option("--cpus", type=click.IntRange(min=1), default=8, help="Cores a job.")
+@click.option("--mem", "memory", default="16G", help="Memory a job, as SLURM writes it.")
+@click.option("--time", "limit", default="04:00:00", metavar="HH:MM:SS", help="Time limit of a job.")
+def slurm(
+    root: str, out: str, rules: str | None, cameras: tuple[str, ...], parts: int, cpus: int, memory: str, limit: str
+) -> None:
+    """Print a SLURM batch script that converts with an array of jobs: a2d2-prep slurm ... > shard.sh."""
+    command = ["a2d2-prep", "shard", "--root", root, "--out", out]
+    command += ["--rules", rules] if rules else []
+    for camera in cameras:
+        command += ["--camera", camera]
+    click.echo(array_script(command, parts=parts, cpus=cpus, memory=memory, time=limit), nl=False)
+
+
 @main.command("verify")
 @_SHARDS
-def verify_command(shards: Path) -> None:
+@_JSON
+def verify_command(shards: Path, as_json: bool) -> None:
     """Check checksums and counts, and decode every member; exit 1 with a list where something is wrong."""
     shard_set = ShardSet(shards)
     total = sum(shard["samples"] for shard in shard_set.manifest["shards"])
     with Progress(total, "samples") as progress:
         problems = verify(shard_set, progress)
-    for problem in problems:
-        click.echo(problem)
+    if as_json:
+        _echo_json({"samples": total, "shards": len(shard_set.manifest["shards"]), "problems": problems})
+    else:
+        _echo(problems)
     if problems:
         raise ValueError(f"{shards}: {len(problems)} problems; run a2d2-prep shard again to mend the shards named")
-    click.echo(f"{shards}: {total} samples in {len(shard_set.manifest['shards'])} shards are as the manifest says")
+    if not as_json:
+        click.echo(f"{shards}: {total} samples in {len(shard_set.manifest['shards'])} shards are as the manifest says")
 
 
 @main.command()
 @_SHARDS
-def inspect(shards: Path) -> None:
+@_JSON
+def inspect(shards: Path, as_json: bool) -> None:
     """Count what a set holds: labels, classes, boxes, depth, steering, and what was left out."""
     shard_set = ShardSet(shards)
     total = sum(shard["samples"] for shard in shard_set.manifest["shards"])
     with Progress(total, "samples") as progress:
         summary = summarise(shard_set, progress)
-    click.echo(f"{'split':<8}{'samples':>9}" + "".join(f"{label:>14}" for label in LABELS))
-    for split in SPLITS:
-        counts = "".join(f"{summary.labels[split, label]:>14}" for label in LABELS)
-        click.echo(f"{split:<8}{summary.samples[split]:>9}{counts}")
-    _say_classes(summary)
-    _say_other_labels(summary, shard_set.size_px)
+    if as_json:
+        manifest = shard_set.manifest
+        _echo_json({**summary.as_document(), "absent": manifest["absent"], "left_out": manifest["left_out"]})
+        return
+    _echo(summary_lines(summary, shard_set.size_px))
     click.echo()
-    _say_left_out(shard_set.manifest)
-
-
-def _say_classes(summary: Summary) -> None:
-    pixels = sum(summary.class_pixels.values()) + summary.ignored_pixels
-    if pixels:
-        click.echo(f"\n{'class':<24}{'pixels':>9}{'frames':>9}")
-        for name, count in summary.class_pixels.most_common():
-            click.echo(f"{name:<24}{count / pixels:>9.2%}{summary.class_frames[name]:>9}")
-        click.echo(f"{'(ignored)':<24}{summary.ignored_pixels / pixels:>9.2%}")
-
-
-def _say_other_labels(summary: Summary, size_px: int) -> None:
-    if summary.boxes or summary.boxes_dropped:
-        click.echo(f"\n{'boxes of class':<24}{'boxes':>9}")
-        for name, count in summary.boxes.most_common():
-            click.echo(f"{name:<24}{count:>9}")
-        dropped = ", ".join(f"{reason} {count}" for reason, count in sorted(summary.boxes_dropped.items())) or "none"
-        click.echo(f"most in one cell: {summary.most_boxes_in_a_cell}; dropped: {dropped}")
-    if summary.depth_samples:
-        coverage = summary.depth_pixels / (summary.depth_samples * size_px**2)
-        click.echo(f"\ndepth: {coverage:.2%} of pixels have a return")
-    if summary.angles_deg:
-        click.echo(f"\n{'steering, deg':<24}{'frames':>9}   (negative = left)")
-        for bounds, count in steering_histogram(summary.angles_deg):
-            click.echo(f"{bounds:<24}{count:>9}")
-    if summary.windows_timed:
-        share = summary.windows_later / summary.windows_timed
-        click.echo(f"last 10 values all later than the image: {share:.1%} of {summary.windows_timed} windows")
+    _echo(left_out_lines(shard_set.manifest))
+    _echo(bad_lines(shard_set.manifest))
 
 
 @main.command()
 @_SHARDS
 @click.option("--key", help="A sample's key; without it the first of those with the most labels.", show_default=False)
+@click.option("--contact-sheet", "count", type=click.IntRange(min=1), help="So many samples of the set, small.")
 @click.option("--out", default="panel.png", type=click.Path(dir_okay=False, path_type=Path), help="The picture.")
-def show(shards: Path, key: str | None, out: Path) -> None:
-    """Draw one sample: boxes, classes, depth and steering in one picture."""
+def show(shards: Path, key: str | None, count: int | None, out: Path) -> None:
+    """Draw one sample: boxes, classes, depth and steering in one picture; or many samples, small."""
     shard_set = ShardSet(shards)
-    ref = shard_set.find(key) if key else _richest_sample(shard_set)
-    sample, meta = shard_set.load(ref, LABELS), shard_set.meta(ref)
-    boxes = [Box(x1, y1, x2, y2, BOX_ID[name], name) for x1, y1, x2, y2, name in meta["boxes"].get("boxes", [])]
-    picture = panel(
-        sample["image"],
-        title=ref.key,
-        segmentation=sample.get("segmentation"),
-        depth_m=sample.get("depth"),
-        boxes=boxes if "boxes" in sample else None,
-        angles_deg=sample["steering"]["angles_deg"] if "steering" in sample else None,
-        max_m=shard_set.max_m,
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(out)
-    click.echo(f"wrote {out}: {ref.key}, {', '.join(task for task in TASKS if task in sample) or 'no labels'}")
-
-
-def _richest_sample(shard_set: ShardSet) -> SampleRef:
     refs = [ref for split in SPLITS for ref in shard_set.samples(split)]
     if not refs:
-        raise ValueError(f"{shard_set.folder} holds no samples")
-    return max(refs, key=lambda ref: len(ref.labels))
+        raise ValueError(f"{shards} holds no samples")
+    if count is not None:
+        chosen = [refs[i * len(refs) // min(count, len(refs))] for i in range(min(count, len(refs)))]
+        picture, what = draw_contact_sheet(shard_set, chosen), f"{len(chosen)} of {len(refs)} samples"
+    else:
+        ref = shard_set.find(key) if key else max(refs, key=lambda ref: len(ref.labels))
+        labels = ", ".join(task for task in TASKS if task in ref.labels) or "no labels"
+        picture, what = draw_sample(shard_set, ref), f"{ref.key}, {labels}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(out)
+    click.echo(f"wrote {out}: {what}")
 
 
 @main.command()
 @rules_option
-def rules(rules: Any) -> None:
+@click.option("--diff", "shards", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Only what differs from the rules of this set.")  # fmt: skip
+def rules(rules: Any, shards: Path | None) -> None:
     """Print the effective rules as TOML that --rules accepts, with fingerprints as comments."""
+    if shards is not None:
+        changes = rule_changes(read_manifest(shards)["rules"], rules_to_tables(rules))
+        _echo(changes or [f"the rules of {shards} are the same"])
+        return
     prints = fingerprints(rules, {"frontcenter": FRONT_CENTER} if rules.geometry.undistort else {})
     click.echo(rules_to_toml(rules, {label: f"fingerprint {value}" for label, value in prints.items()}), nl=False)
 

@@ -1,17 +1,16 @@
-"""A frame to a sample: the files read, each label converted by its rule, `meta.json` put together.
+"""A frame to a sample: each label converted by its rule, or carried over from an earlier build, byte for byte.
 
 Nothing here depends on where or how the source lies: the same files give the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from preprocess.absent import Absent
 from preprocess.boxes import convert_boxes
@@ -25,9 +24,10 @@ from preprocess.steering import convert_steering
 from shards.codec import decode_json, decode_rgb_png, encode_grey_png, encode_image, encode_json, encode_npy
 from shards.geometry import Calibration
 from shards.manifest import LeftOut
-from shards.schema import META, TASKS
+from shards.schema import META, TIMESTAMP
 
-Section = dict[str, Any]
+Section = dict[str, Any]  # what meta.json says of a label
+Made = tuple[str, bytes, Section]  # member name, its bytes, section
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,21 @@ class BusWindow:
 
     record: BusRecord | None = None
     bad: str = ""  # the bus file cannot be read: its reason
+
+
+NO_BUS_WINDOW = BusWindow()
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What stands of a sample that an earlier build wrote."""
+
+    labels: dict[str, tuple[str, bytes] | None]  # label -> its member, None where it was and stays absent
+    meta: dict[str, Any]  # the sample's meta.json
+    left_out: tuple[LeftOut, ...]  # of these labels
+
+
+NOTHING_CARRIED = Carried({}, {}, ())
 
 
 @dataclass
@@ -58,56 +73,72 @@ class Converter:
     def __init__(self, rules: Rules, calibrations: Mapping[str, Calibration]) -> None:
         cv2.setNumThreads(1)  # frames are converted side by side, in processes
         self.rules = rules
-        self.calibrations = calibrations if rules.geometry.undistort else {}
+        self.calibrations = calibrations
         self._maps: dict[tuple[str, int, int], PixelMaps] = {}
 
-    def convert(self, frame: Frame, bus: BusWindow, split: str) -> Converted:
+    def convert(self, frame: Frame, bus: BusWindow, split: str, carried: Carried = NOTHING_CARRIED) -> Converted:
         """One frame. A bad image leaves the frame out, any other bad file its label; both are noted."""
-        result = Converted(frame.key)
+        result = Converted(frame.key, left_out=list(carried.left_out))
         try:
-            stored = decode_rgb_png(frame.files["image"].read())
-            maps = self._pixel_maps(frame.camera, stored)
+            original_hw = self._image(frame, carried, result)
         except (ValueError, OSError) as error:
-            result.drop("frame", f"image: {error}")
+            result.left_out = [LeftOut(frame.key, "frame", f"image: {error}", bad=True)]
             return result
-        image_rule = self.rules.image
-        image = encode_image(convert_image(stored, maps), image_rule.format, image_rule.quality)
-        result.members[f"image.{image_rule.format}"] = image
-        original_hw = (maps.height_px, maps.width_px)
-        sections: dict[str, Section] = {"image": {}}
-        for label in TASKS:
-            sections[label] = self._label(label, frame, bus, maps, result)
+        sections = {label: self._label(label, frame, bus, original_hw, carried, result) for label in self.rules.labels}
         meta = {
             "key": frame.key,
             "scene": frame.scene,
             "camera": frame.camera,
             "frame_id": frame.frame_id,
             "split": split,
-            "timestamp_us": _timestamp_us(frame, bus, result),
+            "timestamp_us": _timestamp_us(frame, bus, carried, result),
             "original_hw": original_hw,
             **sections,
         }
         result.members[META] = encode_json(meta)
         return result
 
-    def _pixel_maps(self, camera: str, stored: NDArray[np.uint8]) -> PixelMaps:
+    def _image(self, frame: Frame, carried: Carried, result: Converted) -> tuple[int, int]:
+        """Add the image's member to the result; returns the stored image's height and width."""
+        stands = carried.labels.get("image")
+        if stands is not None:
+            name, data = stands
+            result.members[name] = data
+            height_px, width_px = carried.meta["original_hw"]
+            return height_px, width_px
+        stored = decode_rgb_png(frame.files["image"].read())
         height_px, width_px = stored.shape[:2]
-        calibration = self.calibrations.get(camera)
+        calibration = self.calibrations.get(frame.camera)
         if calibration is not None and (width_px, height_px) != (calibration.width_px, calibration.height_px):
             wanted = f"{calibration.width_px}x{calibration.height_px}"
             raise ValueError(f"must be {wanted} as its calibration says, got {width_px}x{height_px}")
-        place = (camera, width_px, height_px)
+        rule, image = self.rules.image, convert_image(stored, self._pixel_maps(frame.camera, (height_px, width_px)))
+        result.members[f"image.{rule.format}"] = encode_image(image, rule.format, rule.quality)
+        return height_px, width_px
+
+    def _pixel_maps(self, camera: str, original_hw: tuple[int, int]) -> PixelMaps:
+        place = (camera, *original_hw)
         if place not in self._maps:
+            height_px, width_px = original_hw
+            calibration = self.calibrations.get(camera)
             self._maps[place] = make_pixel_maps(calibration, width_px, height_px, self.rules.image.size)
         return self._maps[place]
 
-    def _label(self, label: str, frame: Frame, bus: BusWindow, maps: PixelMaps, result: Converted) -> Section:
+    def _label(
+        self,
+        label: str,
+        frame: Frame,
+        bus: BusWindow,
+        original_hw: tuple[int, int],
+        carried: Carried,
+        result: Converted,
+    ) -> Section:
         """Add the label's member to the result, or the reason why it has none; returns its section of meta.json."""
-        make: Callable[[Frame, BusWindow, PixelMaps], tuple[str, bytes, Section]] = getattr(self, f"_{label}")
         try:
-            if label != "steering" and label not in frame.files:
-                raise Absent("no file")
-            name, data, section = make(frame, bus, maps)
+            if label in carried.labels:
+                name, data, section = _carry(label, carried)
+            else:
+                name, data, section = self._make(label, frame, bus, original_hw)
         except Absent as reason:
             result.absent[label] = str(reason)
             return {"absent": str(reason)}
@@ -118,8 +149,19 @@ class Converter:
         result.members[name] = data
         return section
 
-    def _segmentation(self, frame: Frame, _: BusWindow, maps: PixelMaps) -> tuple[str, bytes, Section]:
-        stored = decode_rgb_png(frame.files["segmentation"].read())
+    def _make(self, label: str, frame: Frame, bus: BusWindow, original_hw: tuple[int, int]) -> Made:
+        """Convert one label. Raises Absent where the frame does not have it, ValueError where its file is bad."""
+        if label == "steering":
+            return self._steering(bus)
+        if label not in frame.files:
+            raise Absent("no file")
+        data = frame.files[label].read()
+        if label == "segmentation":
+            return self._segmentation(data, self._pixel_maps(frame.camera, original_hw))
+        return self._depth(data, original_hw) if label == "depth" else self._boxes(data, original_hw)
+
+    def _segmentation(self, data: bytes, maps: PixelMaps) -> Made:
+        stored = decode_rgb_png(data)
         if stored.shape[:2] != (maps.height_px, maps.width_px):
             raise ValueError(f"label must have the image's size, got {stored.shape[1]}x{stored.shape[0]}")
         classes = convert_segmentation(stored, maps)
@@ -127,12 +169,10 @@ class Converter:
             return "segmentation.npy", encode_npy(classes), count_pixels(classes, maps)
         return "segmentation.png", encode_grey_png(classes), count_pixels(classes, maps)
 
-    def _depth(self, frame: Frame, _: BusWindow, maps: PixelMaps) -> tuple[str, bytes, Section]:
-        row, col, distance_m = read_points(frame.files["depth"].read())
+    def _depth(self, data: bytes, original_hw: tuple[int, int]) -> Made:
+        row, col, distance_m = read_points(data)
         size, rule = self.rules.image.size, self.rules.depth
-        depth_m = convert_depth(
-            row, col, distance_m, original_hw=(maps.height_px, maps.width_px), size=size, point_px=rule.point_px
-        )
+        depth_m = convert_depth(row, col, distance_m, original_hw=original_hw, size=size, point_px=rule.point_px)
         pixels = int(np.count_nonzero(depth_m))
         if not pixels:
             raise Absent("no point inside the image")
@@ -143,23 +183,31 @@ class Converter:
         }
         return "depth.png", encode_grey_png(quantise_depth(depth_m, rule)), section
 
-    def _boxes(self, frame: Frame, _: BusWindow, maps: PixelMaps) -> tuple[str, bytes, Section]:
-        document = decode_json(frame.files["boxes"].read())
-        original_hw = (maps.height_px, maps.width_px)
+    def _boxes(self, data: bytes, original_hw: tuple[int, int]) -> Made:
         grid, section = convert_boxes(
-            document, original_hw=original_hw, size=self.rules.image.size, rule=self.rules.boxes
+            decode_json(data), original_hw=original_hw, size=self.rules.image.size, rule=self.rules.boxes
         )
         return "boxes.npy", encode_npy(grid), section
 
-    def _steering(self, _: Frame, bus: BusWindow, __: PixelMaps) -> tuple[str, bytes, Section]:
+    def _steering(self, bus: BusWindow) -> Made:
         if bus.bad:
             raise ValueError(f"bus file: {bus.bad}")
         window = convert_steering(bus.record, self.rules.steering.signal)
         return "steering.json", encode_json(window), {"values": len(window["angles_deg"])}
 
 
-def _timestamp_us(frame: Frame, bus: BusWindow, result: Converted) -> int | None:
+def _carry(label: str, carried: Carried) -> Made:
+    member, section = carried.labels[label], carried.meta[label]
+    if member is None:
+        raise Absent(section["absent"])
+    return *member, section
+
+
+def _timestamp_us(frame: Frame, bus: BusWindow, carried: Carried, result: Converted) -> int | None:
     """The exposure's time: the camera JSON's cam_tstamp, else the bus record's, else none."""
+    if TIMESTAMP in carried.labels:
+        stands: int | None = carried.meta["timestamp_us"]
+        return stands
     if "camera_json" in frame.files:
         try:
             document = decode_json(frame.files["camera_json"].read())
@@ -168,6 +216,6 @@ def _timestamp_us(frame: Frame, bus: BusWindow, result: Converted) -> int | None
                 raise ValueError(f"cam_tstamp must be microseconds, got {stamp!r}")
             return stamp
         except (ValueError, OSError) as error:
-            result.drop("timestamp", f"camera JSON: {error}")
+            result.drop(TIMESTAMP, f"camera JSON: {error}")
     stamp = bus.record.get("timestamp") if bus.record else None
     return stamp if type(stamp) is int else None

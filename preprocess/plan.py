@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import orjson
 
-from preprocess.bus import read_bus
-from preprocess.convert import BusWindow
 from preprocess.rules import Rules, SplitRule, fingerprints
 from preprocess.segmentation import check_class_list
 from preprocess.source import FileRef, Frame, Source
-from preprocess.steering import window_signals
 from shards.codec import decode_json
 from shards.geometry import FRONT_CENTER, Calibration, parse_calibrations
 from shards.manifest import LeftOut
-from shards.schema import SPLITS, shard_name
+from shards.schema import SPLITS, TIMESTAMP, shard_name
+
+_FILES_OF_LABEL = {  # label -> the frame's files that decide it; BUS stands for the scene's bus file
+    "image": ("image",),
+    "segmentation": ("image", "segmentation"),  # the image's size decides the pixel maps
+    "depth": ("image", "depth"),
+    "boxes": ("image", "boxes"),
+    "steering": ("bus",),
+    TIMESTAMP: ("camera_json", "bus"),
+}
+
+
+@dataclass(frozen=True)
+class PlannedFrame:
+    """A frame that is kept, and for each of its labels what its source files are."""
+
+    frame: Frame
+    sources: dict[str, str]  # label -> hash of sizes and times of the files that decide it
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be: its frames with their bus windows, in order."""
+    """One shard to be: its frames in order."""
 
     name: str
     split: str
-    frames: tuple[tuple[Frame, BusWindow], ...]
+    frames: tuple[PlannedFrame, ...]
     recipe: str  # hash of all that decides its bytes
 
 
@@ -37,18 +53,21 @@ class Plan:
 
     rules: Rules
     calibrations: dict[str, Calibration]  # of the cameras in the set, by file token
-    fingerprints: dict[str, str]
+    fingerprints: dict[str, str]  # of the labels in the set
+    bus: dict[str, FileRef]  # by scene
     shards: tuple[ShardPlan, ...]
     left_out: tuple[LeftOut, ...]  # frames without an image
 
     @property
     def frames(self) -> int:
-        """Frames to be converted, and those left out before."""
+        """All frames, those left out included."""
         return sum(len(shard.frames) for shard in self.shards) + len(self.left_out)
 
 
-def make_plan(source: Source, rules: Rules) -> Plan:
-    """Decide everything but the bytes. Raises ValueError where calibration or class list do not fit the source."""
+def make_plan(source: Source, rules: Rules, *, checksum: bool = False) -> Plan:
+    """Decide everything but the bytes; with `checksum` source files are known by their content, not by their time.
+
+    Raises ValueError where calibration or class list do not fit the source."""
     if source.class_list is not None:
         check_class_list(decode_json(source.class_list.read()))
     kept = [frame for frame in source.frames if "image" in frame.files]
@@ -61,17 +80,21 @@ def make_plan(source: Source, rules: Rules) -> Plan:
         raise ValueError(f"none of the {len(source.frames)} frames has a camera image")
     cameras = sorted({frame.camera for frame in kept})
     calibrations = _calibrations(source.calibration, cameras) if rules.geometry.undistort else {}
-    windows = _bus_windows(source, kept, rules)
-    split_of = split_frames(kept, rules.split)
     prints = fingerprints(rules, calibrations)
+    labels = (*prints, TIMESTAMP)
+    split_of = split_frames(kept, rules.split)
+    bus = {scene: _identity(file, checksum) for scene, file in source.bus.items()}
     shards = []
     for split in SPLITS:
-        frames = [frame for frame in kept if split_of[frame.key] == split]
+        frames = [
+            PlannedFrame(frame, _sources(frame, bus.get(frame.scene), labels, checksum))
+            for frame in kept
+            if split_of[frame.key] == split
+        ]
         for index, start in enumerate(range(0, len(frames), rules.shard_samples)):
-            chunk = tuple((frame, windows[frame.key]) for frame in frames[start : start + rules.shard_samples])
-            recipe = _recipe(chunk, source.bus, rules, prints)
-            shards.append(ShardPlan(shard_name(split, index), split, chunk, recipe))
-    return Plan(rules, calibrations, prints, tuple(shards), left_out)
+            chunk = tuple(frames[start : start + rules.shard_samples])
+            shards.append(ShardPlan(shard_name(split, index), split, chunk, _recipe(chunk, prints)))
+    return Plan(rules, calibrations, prints, dict(source.bus), tuple(shards), left_out)
 
 
 def _calibrations(file: FileRef | None, cameras: list[str]) -> dict[str, Calibration]:
@@ -87,21 +110,6 @@ def _calibrations(file: FileRef | None, cameras: list[str]) -> dict[str, Calibra
             f"cameras {', '.join(missing)} need cams_lidars.json under --root: only front center is built in"
         )
     return {camera: known[camera] for camera in cameras}
-
-
-def _bus_windows(source: Source, kept: list[Frame], rules: Rules) -> dict[str, BusWindow]:
-    """Key -> window; each scene's bus file is parsed once, and only the signals of the rule are kept."""
-    windows: dict[str, BusWindow] = {}
-    for scene, frames in groupby(kept, key=lambda frame: frame.scene):
-        file, bad, records = source.bus.get(scene), "", {}
-        if file is not None:
-            try:
-                records = read_bus(file.read(), window_signals(rules.steering.signal))
-            except ValueError as error:
-                bad = str(error)
-        for frame in frames:
-            windows[frame.key] = BusWindow(records.get((frame.camera, frame.frame_id)), bad)
-    return windows
 
 
 def split_frames(frames: list[Frame], rule: SplitRule) -> dict[str, str]:
@@ -126,16 +134,23 @@ def _train_count(n: int, rule: SplitRule) -> int:
     return max(1, int((1 - rule.val_fraction) * n))
 
 
-def _recipe(
-    frames: tuple[tuple[Frame, BusWindow], ...], bus: Mapping[str, FileRef], rules: Rules, prints: dict[str, str]
-) -> str:
-    """Hash of the rules, the keys, and the sizes and times of the source files of a shard."""
-    sources = [
-        [
-            frame.key,
-            {kind: [file.size, *file.stamp] for kind, file in sorted(frame.files.items())},
-            [bus[frame.scene].size, *bus[frame.scene].stamp] if frame.scene in bus else None,
-        ]
-        for frame, _ in frames
-    ]
-    return hashlib.sha256(orjson.dumps([asdict(rules), prints, sources], option=orjson.OPT_SORT_KEYS)).hexdigest()
+def _sources(frame: Frame, bus: list[int] | None, labels: Sequence[str], checksum: bool) -> dict[str, str]:
+    """Label -> hash of what the files that decide it are."""
+    files = {kind: _identity(file, checksum) for kind, file in frame.files.items()}
+    if bus is not None:
+        files["bus"] = bus
+    return {label: _digest([files.get(kind) for kind in _FILES_OF_LABEL[label]]) for label in labels}
+
+
+def _identity(file: FileRef, checksum: bool) -> list[int]:
+    """What changes when the file does: its size, and its times or the checksum of its content."""
+    return [file.size, zlib.crc32(file.read())] if checksum else [file.size, *file.stamp]
+
+
+def _recipe(frames: tuple[PlannedFrame, ...], prints: dict[str, str]) -> str:
+    """Hash of fingerprints, keys and source files of a shard."""
+    return _digest([prints, [[planned.frame.key, planned.sources] for planned in frames]])
+
+
+def _digest(document: Any) -> str:
+    return hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]

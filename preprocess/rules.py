@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from shards.geometry import Calibration
-from shards.schema import LABELS, SAMPLE_SIZES
+from shards.schema import LABELS, SAMPLE_SIZES, TASKS
 
 # Raised by hand whenever a converter's result changes for the same rule.
 CONVERTER_VERSIONS = {"image": 1, "segmentation": 1, "depth": 1, "boxes": 1, "steering": 1}
@@ -115,6 +115,7 @@ class Rules:
     """Everything that decides a set of shards, but for its source."""
 
     shard_samples: int = 128  # samples a shard
+    labels: tuple[str, ...] = TASKS  # which labels the samples get, in any order; the image is always there
     geometry: GeometryRule = field(default_factory=GeometryRule)
     image: ImageRule = field(default_factory=ImageRule)
     segmentation: SegmentationRule = field(default_factory=SegmentationRule)
@@ -126,6 +127,9 @@ class Rules:
     def __post_init__(self) -> None:
         in_range = 1 <= self.shard_samples <= 100_000
         _require(in_range, "shard_samples", "in 1..100000", self.shard_samples, "a shard holds samples")
+        known = set(self.labels) <= set(TASKS) and len(set(self.labels)) == len(self.labels)
+        _require(known, "labels", f"some of {', '.join(TASKS)}, each once", list(self.labels), "these are the labels")
+        object.__setattr__(self, "labels", tuple(task for task in TASKS if task in self.labels))
 
 
 PRESETS = {
@@ -181,13 +185,15 @@ def _typed(name: str, default: Any, value: Any) -> Any:
     wanted = type(default)
     if wanted is float and type(value) is int:
         return float(value)
+    if wanted is tuple and type(value) is list and all(type(entry) is str for entry in value):
+        return tuple(value)
     _require(type(value) is wanted, name, f"of type {wanted.__name__}", value, "other types have no meaning here")
     return value
 
 
 def rules_to_toml(rules: Rules, comments: Mapping[str, str]) -> str:
     """TOML that load_rules accepts unchanged; comments go behind the table's name."""
-    lines = [f"shard_samples = {rules.shard_samples}"]
+    lines = [f"shard_samples = {rules.shard_samples}", f"labels = {_toml_value(rules.labels)}"]
     for table, values in asdict(rules).items():
         if isinstance(values, dict):
             comment = f"  # {comments[table]}" if table in comments else ""
@@ -195,20 +201,45 @@ def rules_to_toml(rules: Rules, comments: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _toml_value(value: str | bool | int | float) -> str:
-    # JSON's strings, integers, finite floats and booleans are TOML's.
+def _toml_value(value: Any) -> str:
+    # JSON's strings, integers, finite floats, booleans and lists of them are TOML's.
     return orjson.dumps(value).decode()
 
 
+def rules_to_tables(rules: Rules) -> dict[str, Any]:
+    """The rules as plain values, as the manifest holds them and rules_from_tables takes them."""
+    return {**asdict(rules), "labels": list(rules.labels)}
+
+
+def rule_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """`depth.point_px 3 -> 5` for each value that differs between two sets of rule tables."""
+    flat_before, flat_after = (_flatten(tables) for tables in (before, after))
+    return [
+        f"{name} {_toml_value(flat_before.get(name))} -> {_toml_value(flat_after.get(name))}"
+        for name in sorted(flat_before | flat_after)
+        if flat_before.get(name) != flat_after.get(name)
+    ]
+
+
+def _flatten(tables: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tables.items():
+        flat |= (
+            {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, Mapping) else {name: value}
+        )
+    return flat
+
+
 def fingerprints(rules: Rules, calibrations: Mapping[str, Calibration]) -> dict[str, str]:
-    """Label -> 16 hex digits. `calibrations` are those of the cameras in the set, by file token."""
+    """Label of the set -> 16 hex digits. `calibrations` are those of the cameras in the set, by file token."""
     tables = asdict(rules)
     geometry = {
         **tables["geometry"],
         "size": rules.image.size,
         "calibrations": {camera: asdict(calibration) for camera, calibration in calibrations.items()},
     }
-    return {label: _digest([label, CONVERTER_VERSIONS[label], tables[label], geometry]) for label in LABELS}
+    in_set = [label for label in LABELS if label == "image" or label in rules.labels]
+    return {label: _digest([label, CONVERTER_VERSIONS[label], tables[label], geometry]) for label in in_set}
 
 
 def _digest(document: Any) -> str:

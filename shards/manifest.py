@@ -37,6 +37,7 @@ class Sample:
 
     key: str
     members: dict[str, Member]
+    sources: dict[str, str]  # label -> hash of the source files' sizes and times: as it was when last converted
 
     @property
     def labels(self) -> dict[str, str]:
@@ -85,20 +86,22 @@ class ShardIndex:
         write_whole(folder / index_name(self.shard), orjson.dumps(document))
 
     @classmethod
-    def read(cls, folder: Path, shard: str) -> ShardIndex:
-        """Read the index of a shard. Raises ValueError where it is missing, not ours, or of another format."""
-        document = read_record(folder / index_name(shard))
+    def read(cls, path: Path) -> ShardIndex:
+        """Read a shard's index. Raises ValueError where it is missing, not ours, or of another format."""
+        document = read_record(path)
         try:
             samples = tuple(
-                Sample(entry["key"], {name: Member(**member) for name, member in entry["members"].items()})
+                Sample(
+                    entry["key"],
+                    {name: Member(**member) for name, member in entry["members"].items()},
+                    entry["sources"],
+                )
                 for entry in document["samples"]
             )
             left_out = tuple(LeftOut(**entry) for entry in document["left_out"])
             plain = {name: document[name] for name in _PLAIN_FIELDS}
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{folder / index_name(shard)} is damaged: {error!r}; run a2d2-prep shard again"
-            ) from error
+            raise ValueError(f"{path} is damaged: {error!r}; run a2d2-prep shard again") from error
         return cls(**plain, samples=samples, left_out=left_out)
 
 

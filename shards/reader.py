@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from shards.codec import decode_json, decode_member
-from shards.manifest import Sample, ShardIndex, read_manifest
-from shards.schema import MANIFEST, META
+from shards.manifest import Member, Sample, ShardIndex, read_manifest
+from shards.schema import MANIFEST, META, index_name
 
 _OPEN_FILES = 64
 
@@ -35,15 +35,46 @@ class SampleRef:
         return self.sample.labels
 
 
+class MemberReader:
+    """Reads members by their place, and checks them. Can be pickled: files are opened where they are read."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, int] = {}
+
+    def read(self, path: Path, place: Member) -> bytes:
+        """A member's bytes. Raises ValueError where they are cut short or fail their checksum, OSError otherwise."""
+        data = os.pread(self._descriptor(path), place.size, place.offset)
+        if len(data) != place.size:
+            raise ValueError("is cut short")
+        if zlib.crc32(data) != place.crc32:
+            raise ValueError("fails its checksum")
+        return data
+
+    def _descriptor(self, path: Path) -> int:
+        if path not in self._files:
+            if len(self._files) >= _OPEN_FILES:
+                os.close(self._files.pop(next(iter(self._files))))
+            self._files[path] = os.open(path, os.O_RDONLY)
+        return self._files[path]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_files": {}}
+
+    def close(self) -> None:
+        """Close the files that are open."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+
 class ShardSet:
-    """A finished set of shards. Can be pickled: files are opened where they are read."""
+    """A finished set of shards. Can be pickled."""
 
     def __init__(self, folder: Path) -> None:
         """Raises ValueError where there is no manifest, or it is not ours."""
         self.folder = folder
         self.manifest = read_manifest(folder)
         self.sha256 = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-        self._files: dict[str, int] = {}
+        self._members = MemberReader()
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -67,7 +98,7 @@ class ShardSet:
 
     def index(self, shard: str) -> ShardIndex:
         """The index of one shard."""
-        return ShardIndex.read(self.folder, shard)
+        return ShardIndex.read(self.folder / index_name(shard))
 
     def samples(self, split: str) -> list[SampleRef]:
         """Every sample of a split, in the order of the shards."""
@@ -83,24 +114,13 @@ class ShardSet:
 
     def read(self, ref: SampleRef, member: str) -> bytes:
         """A member's bytes. Raises ValueError where the shard is cut short or the bytes fail their checksum."""
-        place = ref.sample.members[member]
-        data = os.pread(self._descriptor(ref.shard), place.size, place.offset)
-        if len(data) != place.size or zlib.crc32(data) != place.crc32:
-            problem = "is cut short" if len(data) != place.size else "fails its checksum"
-            raise ValueError(
-                f"{self.folder / ref.shard} {problem} at {ref.key}.{member}: run a2d2-prep verify {self.folder}"
-            )
-        return data
-
-    def _descriptor(self, shard: str) -> int:
-        if shard not in self._files:
-            if len(self._files) >= _OPEN_FILES:
-                os.close(self._files.pop(next(iter(self._files))))
-            try:
-                self._files[shard] = os.open(self.folder / shard, os.O_RDONLY)
-            except OSError as error:
-                raise ValueError(f"{self.folder / shard} cannot be opened: {error.strerror}") from error
-        return self._files[shard]
+        path = self.folder / ref.shard
+        try:
+            return self._members.read(path, ref.sample.members[member])
+        except ValueError as error:
+            raise ValueError(f"{path} {error} at {ref.key}.{member}: run a2d2-prep verify {self.folder}") from error
+        except OSError as error:
+            raise ValueError(f"{path} cannot be opened: {error.strerror}") from error
 
     def load(self, ref: SampleRef, labels: Iterable[str]) -> dict[str, Any]:
         """The decoded members of the labels named that the sample has.
@@ -118,10 +138,6 @@ class ShardSet:
         meta: dict[str, Any] = decode_json(self.read(ref, META))
         return meta
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}
-
     def close(self) -> None:
         """Close the shards that are open."""
-        while self._files:
-            os.close(self._files.popitem()[1])
+        self._members.close()

@@ -20,6 +20,7 @@ MEMBERS = {  # label -> the member names it may have, one of them in any one set
     "steering": ("steering.json",),
 }
 META = "meta.json"
+TIMESTAMP = "timestamp"  # not a label, but a part of meta.json with source files of its own
 LABEL_OF_MEMBER = {member: label for label, members in MEMBERS.items() for member in members}
 
 MANIFEST = "manifest.json"

@@ -35,6 +35,27 @@ class Summary:
     windows_timed: int = 0  # windows of samples whose image has a time
     windows_later: int = 0  # of these, where the last 10 values are all later than the image
 
+    def as_document(self) -> dict[str, Any]:
+        """The same as plain values, for programs."""
+        labels: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
+        for (split, label), count in sorted(self.labels.items()):
+            labels[split][label] = count
+        return {
+            "samples": dict(self.samples),
+            "labels": labels,
+            "class_pixels": dict(self.class_pixels.most_common()),
+            "class_frames": dict(self.class_frames),
+            "ignored_pixels": self.ignored_pixels,
+            "boxes": dict(self.boxes.most_common()),
+            "boxes_dropped": dict(sorted(self.boxes_dropped.items())),
+            "most_boxes_in_a_cell": self.most_boxes_in_a_cell,
+            "depth_samples": self.depth_samples,
+            "depth_pixels": self.depth_pixels,
+            "steering_histogram_deg": dict(steering_histogram(self.angles_deg)) if self.angles_deg else {},
+            "steering_windows_timed": self.windows_timed,
+            "steering_windows_later_than_image": self.windows_later,
+        }
+
 
 def summarise(shard_set: ShardSet, progress: Callable[[int], None]) -> Summary:
     """Read every sample's meta.json, and the steering windows. `progress` is called with the samples done."""
@@ -44,7 +65,7 @@ def summarise(shard_set: ShardSet, progress: Callable[[int], None]) -> Summary:
             meta = shard_set.meta(ref)
             summary.samples[split] += 1
             summary.labels.update((split, label) for label in ref.labels)
-            _add_segmentation(summary, meta["segmentation"])
+            _add_segmentation(summary, meta.get("segmentation", {}))
             _add_boxes(summary, meta, shard_set)
             if "depth" in ref.labels:
                 summary.depth_samples += 1
@@ -63,7 +84,7 @@ def _add_segmentation(summary: Summary, section: Mapping[str, Any]) -> None:
 
 
 def _add_boxes(summary: Summary, meta: Mapping[str, Any], shard_set: ShardSet) -> None:
-    section = meta["boxes"]
+    section = meta.get("boxes", {})
     boxes = section.get("boxes", [])
     summary.boxes.update(box[4] for box in boxes)
     summary.boxes_dropped.update(section.get("dropped", {}))

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-PARTIAL = ".a2d2-partial"  # what a killed run leaves behind, and the next one removes
 _BLOCK = 512
+PARTIAL = ".a2d2-partial"  # what a killed run leaves behind, and the next one removes
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -38,7 +38,7 @@ class ShardWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._partial = path.with_name(path.name + PARTIAL)
+        self._partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")  # no other process writes it
         self._sha256 = hashlib.sha256()
         self.bytes = 0
 
@@ -49,14 +49,16 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        whole = False
         try:
             if error is None:
                 self._write(bytes(2 * _BLOCK))  # the end of an archive
                 flush_to_disk(self._file)
+                whole = True
         finally:
-            self._file.close()
-            if error is not None:
+            if not whole:
                 self._partial.unlink(missing_ok=True)
+            self._file.close()
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)

@@ -61,7 +61,7 @@ def test_a_damaged_shard_is_converted_again_and_no_other(
             path.write_bytes(data)
         case _:
             path.unlink()
-    assert "to convert: 1 shards, 5 frames" in rebuild(synthetic, built, small_rules)
+    assert "to write: 1 shards, 5 frames" in rebuild(synthetic, built, small_rules)
     assert {name: data for name, data in tree_bytes(built).items() if "previous" not in name} == before
     kept = [name for name in times if name != path]
     assert {name: name.stat().st_mtime_ns for name in kept} == {name: times[name] for name in kept}
@@ -72,7 +72,7 @@ def test_an_interrupted_build_goes_on(synthetic: Path, built: Path, small_rules:
     before = tree_bytes(built)
     (built / "manifest.json").unlink()
     (built / "val-000000.tar").unlink()
-    (built / "val-000000.tar.a2d2-partial").write_bytes(b"half")
+    (built / "val-000000.tar.4242.a2d2-partial").write_bytes(b"half")
     assert "to keep: 4 shards" in rebuild(synthetic, built, small_rules)
     assert tree_bytes(built) == before
 
@@ -91,7 +91,7 @@ def test_other_rules_leave_nothing_stale(synthetic: Path, built: Path, tmp_path:
 def test_a_dry_run_changes_nothing(synthetic: Path, built: Path) -> None:
     before = tree_bytes(built)
     result = prep("shard", "--root", synthetic, "--out", built, "--rules", "thesis", "--dry-run")
-    assert "to convert: 2 shards, 18 frames: rules or source files changed" in result.output
+    assert "to write: 2 shards, 18 frames: rules, frames or source files changed" in result.output
     assert tree_bytes(built) == before
     assert prep("shard", "--root", synthetic, "--out", built / "new", "--dry-run").exit_code == 0
     assert not (built / "new").exists()

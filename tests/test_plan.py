@@ -58,7 +58,7 @@ def test_shards_follow_the_order_of_scene_camera_and_id(source: Source) -> None:
         ("val-000000.tar", 5),
         ("val-000001.tar", 1),
     ]
-    keys = [frame.key for shard in plan.shards if shard.split == "train" for frame, _ in shard.frames]
+    keys = [planned.frame.key for shard in plan.shards if shard.split == "train" for planned in shard.frames]
     assert keys == sorted(keys)
     assert plan.frames == 18
 

@@ -1,0 +1,189 @@
+"""Where shards are written: in this process, in a pool of processes, or on a Dask cluster; the same function."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from signal import SIG_IGN, SIGINT, signal
+
+from preprocess.shard import Context, Progress, ShardJob, ShardMaker
+from shards.manifest import ShardIndex
+
+_CONNECT_S = 20.0  # how long a scheduler may take to answer
+
+Report = Callable[[str], None]  # a line for people
+
+
+def run_here(context: Context, jobs: Iterator[ShardJob], progress: Progress) -> Iterator[ShardIndex]:
+    """One after the other, in this process."""
+    maker = ShardMaker(context)
+    for job in jobs:
+        yield maker.write(job, progress)
+
+
+def run_pool(
+    context: Context, jobs: Iterator[ShardJob], workers: int, progress: Progress, report: Report
+) -> Iterator[ShardIndex]:
+    """In processes, in any order; shards under way when a process dies are tried once more, one at a time.
+
+    Raises ValueError where one dies again.
+    """
+    lost: list[ShardJob] = []
+    with _Pool(context, workers) as pool:
+        yield from pool.run(jobs, progress, lost)
+    while lost:
+        names = ", ".join(job.describe() for job in lost)
+        report(f"a worker process died (out of memory?) while writing {names}: trying once more, one at a time")
+        for job in lost:
+            died: list[ShardJob] = []
+            with _Pool(context, 1) as pool:
+                yield from pool.run(iter([job]), progress, died)
+            if died:
+                raise ValueError(f"a worker process died again while writing {job.describe()}: out of memory?")
+        lost = []
+        with _Pool(context, workers) as pool:
+            yield from pool.run(jobs, progress, lost)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What a pool's processes share."""
+
+    stop: Event  # set: leave the shard that is under way unfinished
+    frames_done: Synchronized[int]
+
+
+class _Pool:
+    """Processes that write shards. Forkserver: forking a process that has used OpenCV's threads can hang."""
+
+    def __init__(self, context: Context, workers: int) -> None:
+        processes = get_context("forkserver")
+        self._shared = _Shared(processes.Event(), processes.Value("q", 0))
+        self._ahead = 2 * workers
+        self._pool = ProcessPoolExecutor(workers, processes, _start_worker, (self._shared, context))
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shared.stop.set()  # where all went well nobody is left to see it
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, jobs: Iterator[ShardJob], progress: Progress, lost: list[ShardJob]) -> Iterator[ShardIndex]:
+        """Keep a bounded number of shards under way, so that memory does not grow with the data set.
+
+        Where a process dies the run ends, with the shards that were under way in `lost`.
+        """
+        running: dict[Future[ShardIndex], ShardJob] = {}
+        reported = 0
+        try:
+            while True:
+                for job in islice(jobs, self._ahead - len(running)):
+                    lost.append(job)  # should submitting it fail
+                    running[self._pool.submit(_write, job)] = lost.pop()
+                if not running:
+                    return
+                done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                frames = self._shared.frames_done.value
+                progress(frames - reported)
+                reported = frames
+                for future in done:
+                    index = future.result()
+                    del running[future]
+                    yield index
+        except BrokenProcessPool:
+            finished = [future for future in running if future.done() and future.exception() is None]
+            for future in finished:
+                del running[future]
+                yield future.result()
+            lost += running.values()
+
+
+class _Stopped(Exception):
+    """Raised in a worker to leave its shard unfinished."""
+
+
+_write_here: Callable[[ShardJob], ShardIndex] | None = None  # of a worker process: pixel maps are made once
+
+
+def _start_worker(shared: _Shared, context: Context) -> None:
+    global _write_here  # noqa: PLW0603 - a process pool's initialiser has nowhere else to put it
+    signal(SIGINT, SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    maker = ShardMaker(context)
+
+    def count(frames: int) -> None:
+        if shared.stop.is_set():
+            raise _Stopped
+        with shared.frames_done.get_lock():
+            shared.frames_done.value += frames
+
+    _write_here = lambda job: maker.write(job, count)  # noqa: E731
+
+
+def _end_with_parent() -> None:
+    """A build that was killed leaves no process that goes on writing."""
+    parent = parent_process()
+    assert parent is not None, "workers are started by a build"
+    parent.join()
+    os._exit(1)
+
+
+def _write(job: ShardJob) -> ShardIndex:
+    assert _write_here is not None, "the pool's initialiser sets it"
+    return _write_here(job)
+
+
+def run_dask(context: Context, jobs: Iterator[ShardJob], address: str, progress: Progress) -> Iterator[ShardIndex]:
+    """On the Dask cluster at `address`, whose workers must see the same files under the same names.
+
+    A shard whose worker dies is given to another by Dask. Raises ValueError where there is no such cluster, or where
+    a shard's workers die again and again.
+    """
+    try:
+        from distributed import Client, KilledWorker, as_completed  # noqa: PLC0415 - an extra, asked for here only
+    except ImportError as error:
+        raise ValueError("--dask needs the extra `cluster`: pip install 'asymmetric-mtl[cluster]'") from error
+    try:
+        client = Client(address, timeout=_CONNECT_S)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no Dask scheduler answers at {address}: {error}") from error
+    with client:
+        ahead = 2 * max(1, sum(client.nthreads().values()))
+        shared = client.scatter(context, broadcast=True, hash=False)
+        submitted = {client.submit(write_on_cluster, shared, job, pure=False): job for job in islice(jobs, ahead)}
+        under_way = as_completed(submitted)
+        for future in under_way:
+            job = submitted.pop(future)
+            try:
+                index: ShardIndex = future.result()
+            except KilledWorker as error:
+                raise ValueError(
+                    f"the cluster's workers died while writing {job.describe()}: out of memory?"
+                ) from error
+            for following in islice(jobs, 1):
+                replacement = client.submit(write_on_cluster, shared, following, pure=False)
+                submitted[replacement] = following
+                under_way.add(replacement)
+            progress(len(job.frames))
+            yield index
+
+
+_of_thread = threading.local()
+
+
+def write_on_cluster(context: Context, job: ShardJob) -> ShardIndex:
+    """What a Dask worker runs; each of its threads keeps its own pixel maps."""
+    build = (context.out, tuple(context.fingerprints.items()), context.strict)
+    if getattr(_of_thread, "build", None) != build:
+        _of_thread.build, _of_thread.maker = build, ShardMaker(context)
+    index: ShardIndex = _of_thread.maker.write(job, lambda _: None)
+    return index

@@ -1,0 +1,39 @@
+"""Each frame's share of its scene's bus file, which is parsed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from preprocess.bus import read_bus
+from preprocess.convert import NO_BUS_WINDOW, BusWindow
+from preprocess.rules import SteeringRule
+from preprocess.source import FileRef, Frame
+from preprocess.steering import window_signals
+
+
+class BusWindows:
+    """The bus records of the frames given, scene by scene as they are asked for; only the rule's signals are kept."""
+
+    def __init__(self, files: Mapping[str, FileRef], rule: SteeringRule, frames: Iterable[Frame]) -> None:
+        self._files = files  # by scene
+        self._rule = rule
+        self._frames: dict[str, list[Frame]] = {}
+        for frame in frames:
+            self._frames.setdefault(frame.scene, []).append(frame)
+        self._windows: dict[str, dict[str, BusWindow]] = {}  # by scene, then by key
+
+    def of(self, frame: Frame) -> BusWindow:
+        """The frame's record, or why there is none."""
+        if frame.scene not in self._windows:
+            self._windows[frame.scene] = self._read(frame.scene)
+        return self._windows[frame.scene][frame.key]
+
+    def _read(self, scene: str) -> dict[str, BusWindow]:
+        file, frames = self._files.get(scene), self._frames[scene]
+        if file is None:
+            return {frame.key: NO_BUS_WINDOW for frame in frames}
+        try:
+            records = read_bus(file.read(), window_signals(self._rule.signal))
+        except (ValueError, OSError) as error:
+            return {frame.key: BusWindow(bad=str(error)) for frame in frames}
+        return {frame.key: BusWindow(records.get((frame.camera, frame.frame_id))) for frame in frames}
