@@ -1,23 +1,173 @@
-"""A scene's bus file to one small record per frame: it is parsed once, and only what the rules need is kept."""
+"""A scene's bus file to one small window per frame: parsed once, and nothing built of what no rule asks for.
+
+A2D2 has two forms. The semantic set's is a list with a record per camera frame; sensor fusion's is an object with
+every signal over the whole drive, of which a frame's window is what lies around its time. Signals that nobody asks
+for are passed over without making a Python object of them, and a window keeps its series as JSON: what is wrong in
+one spoils that frame alone.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Annotated, Any, TypeVar
 
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from preprocess.source import Frame
 from shards.codec import decode_json
 
-_FRAME_NAME = re.compile(r"^\d{14}_camera_(?P<camera>[a-z]+)_(?P<id>\d+)\.(?:json|png)$")
+VALUES_BEFORE, VALUES_AFTER = 11, 10  # of a sensor-fusion window: up to the image's time, and later
+
+_LIST = re.compile(rb"\s*\[")
+_FRAME_NAME = re.compile(rb'^"\d{14}_camera_(?P<camera>[a-z]+)_(?P<id>\d+)\.(?:json|png)"$')
+_time_us = itemgetter(0)  # of a pair of sensor fusion
+_NULL = Raw(b"null")
+_TIMES_END_US = 1 << 62  # so that differences are 64-bit numbers
+_Microseconds = Annotated[int, Meta(ge=0, lt=_TIMES_END_US)]
+_Decoded = TypeVar("_Decoded")
+
+
+@dataclass(frozen=True)
+class BusWindow:
+    """A frame's share of its scene's bus file: about 1 KB, so that it can be sent to whoever converts the frame."""
+
+    timestamp_us: int | None = None  # the record's
+    series: Mapping[str, bytes] | None = None  # signal -> `{"timestamps", "values", "unit"}` as JSON; None: no record
+    bad: str = ""  # why it cannot be read
+
+    def signals(self) -> dict[str, Any] | None:
+        """Signal -> its series; None without a record. Raises ValueError where they cannot be read."""
+        if self.bad:
+            raise ValueError(f"bus file: {self.bad}")
+        if self.series is None:
+            return None
+        return {signal: decode_json(series) for signal, series in self.series.items()}
+
+
+NO_BUS_WINDOW = BusWindow()
+
+
+class _Record(Struct, gc=False):
+    """One of the semantic set's."""
+
+    frame_name: Raw = _NULL
+    timestamp: Raw = _NULL
+    flexray: Raw = _NULL
+
+
+class _Drive(Struct):
+    """A signal of sensor fusion."""
+
+    values: list[tuple[_Microseconds, Any]]
+    unit: Any = None
+
+
+_RECORDS = msgspec.json.Decoder(list[_Record])
+_SIGNALS = msgspec.json.Decoder(dict[str, Raw])
+_DRIVE = msgspec.json.Decoder(_Drive)
+_MICROSECONDS = msgspec.json.Decoder(_Microseconds)
+
+
+def _decode(decoder: msgspec.json.Decoder[_Decoded], data: bytes | Raw) -> _Decoded:
+    """Decoded JSON. Raises ValueError where it is none, or of other types."""
+    try:
+        return decoder.decode(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def read_timestamp_us(camera_json: bytes) -> int:
+    """The exposure's time in a camera JSON. Raises ValueError where it has none."""
+    document = decode_json(camera_json)
+    stamp = document.get("cam_tstamp") if isinstance(document, Mapping) else None
+    if type(stamp) is not int or not 0 <= stamp < _TIMES_END_US:
+        raise ValueError(f"cam_tstamp must be microseconds, got {str(stamp)[:40]}")
+    return stamp
+
+
+def bus_windows(
+    data: bytes, signals: Collection[str], frames: Sequence[Frame], timestamp_us: Callable[[Frame], int | None]
+) -> dict[str, BusWindow]:
+    """The windows of a scene's frames by key, from its `<stamp>_bus_signals.json`.
+
+    `timestamp_us` gives a frame's time, and is asked for sensor fusion alone; a frame without one has no record
+    there. Raises ValueError where the file is of neither form.
+    """
+    if _LIST.match(data):
+        return _from_records(data, signals, frames)
+    return _from_drive(data, signals, frames, timestamp_us)
+
+
+def _from_records(data: bytes, signals: Collection[str], frames: Sequence[Frame]) -> dict[str, BusWindow]:
+    """The semantic set: a frame's record is the first of its name."""
+    keys = {(frame.camera, frame.frame_id): frame.key for frame in frames}
+    windows: dict[str, BusWindow] = {}
+    nameless = 0
+    for record in _decode(_RECORDS, data):
+        match = _FRAME_NAME.match(bytes(record.frame_name))
+        key = keys.get((match["camera"].decode(), match["id"].decode())) if match else None
+        nameless += match is None
+        if key is not None and key not in windows:
+            windows[key] = _window(record, signals)
+    # Where a record says not whose it is, nobody can tell whether a frame without one has none.
+    missing = BusWindow(bad=f"no record, and {nameless} without a frame's name") if nameless else BusWindow()
+    return {key: windows.get(key, missing) for key in keys.values()}
+
+
+def _window(record: _Record, signals: Collection[str]) -> BusWindow:
+    try:
+        flexray = _decode(_SIGNALS, record.flexray)
+        series = {name: msgspec.json.format(bytes(flexray[name]), indent=-1) for name in signals if name in flexray}
+    except ValueError as error:
+        return BusWindow(bad=f"flexray: {error}")
+    try:
+        return BusWindow(_decode(_MICROSECONDS, record.timestamp), series)
+    except ValueError:
+        return BusWindow(None, series)
+
+
+def _from_drive(
+    data: bytes, signals: Collection[str], frames: Sequence[Frame], timestamp_us: Callable[[Frame], int | None]
+) -> dict[str, BusWindow]:
+    found = _decode(_SIGNALS, data)
+    drives = {name: _drive(name, found[name]) for name in signals if name in found}
+    windows: dict[str, BusWindow] = {}
+    for frame in frames:
+        at_us = timestamp_us(frame)
+        series = None if at_us is None else {name: _around(drive, at_us) for name, drive in drives.items()}
+        windows[frame.key] = BusWindow(at_us, series)
+    return windows
+
+
+def _drive(name: str, data: Raw) -> _Drive:
+    try:
+        drive = _decode(_DRIVE, data)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    drive.values.sort(key=_time_us)
+    return drive
+
+
+def _around(drive: _Drive, at_us: int) -> bytes:
+    """The values around a frame's time, in the form of a record's; at the drive's ends there are fewer."""
+    middle = bisect_right(drive.values, at_us, key=_time_us)
+    pairs = drive.values[max(0, middle - VALUES_BEFORE) : middle + VALUES_AFTER]
+    times_us, values = [time_us for time_us, _ in pairs], [value for _, value in pairs]
+    return msgspec.json.encode({"timestamps": times_us, "values": values, "unit": drive.unit})
+
+
+_RECORD_NAME = re.compile(r"^\d{14}_camera_(?P<camera>[a-z]+)_(?P<id>\d+)\.(?:json|png)$")
 
 BusRecord = dict[str, Any]  # {"timestamp": us or None, signal: {"timestamps", "values", "unit"}, ...}
 
 
 def read_bus(data: bytes, signals: Collection[str]) -> dict[tuple[str, str], BusRecord]:
-    """A `<stamp>_bus_signals.json` of the semantic set -> (camera token, frame id) -> the signals asked for.
-
-    A missing signal is missing in the record. Raises ValueError where the file is not of the bus's form.
-    """
+    """To be deleted when nobody calls it: bus_windows took its place."""
     document = decode_json(data)
     if not isinstance(document, list):
         raise ValueError(f"bus file must be a list of records, got {type(document).__name__}")
@@ -25,7 +175,7 @@ def read_bus(data: bytes, signals: Collection[str]) -> dict[tuple[str, str], Bus
     for entry in document:
         name = entry.get("frame_name") if isinstance(entry, Mapping) else None
         flexray = entry.get("flexray") if isinstance(entry, Mapping) else None
-        match = _FRAME_NAME.match(name) if isinstance(name, str) else None
+        match = _RECORD_NAME.match(name) if isinstance(name, str) else None
         if match is None or not isinstance(flexray, Mapping):
             raise ValueError(f"bus record must have frame_name and flexray, got {str(entry)[:80]}")
         record = {"timestamp": entry.get("timestamp"), **{key: flexray[key] for key in signals if key in flexray}}

@@ -14,7 +14,7 @@ import numpy as np
 
 from preprocess.absent import Absent
 from preprocess.boxes import convert_boxes
-from preprocess.bus import BusRecord
+from preprocess.bus import BusWindow, read_timestamp_us
 from preprocess.depth import convert_depth, quantise_depth, read_points
 from preprocess.image import PixelMaps, convert_image, make_pixel_maps
 from preprocess.rules import Rules
@@ -28,17 +28,6 @@ from shards.schema import META, TIMESTAMP
 
 Section = dict[str, Any]  # what meta.json says of a label
 Made = tuple[str, bytes, Section]  # member name, its bytes, section
-
-
-@dataclass(frozen=True)
-class BusWindow:
-    """A frame's share of its scene's bus file: the record, or why there is none."""
-
-    record: BusRecord | None = None
-    bad: str = ""  # the bus file cannot be read: its reason
-
-
-NO_BUS_WINDOW = BusWindow()
 
 
 @dataclass(frozen=True)
@@ -190,9 +179,7 @@ class Converter:
         return "boxes.npy", encode_npy(grid), section
 
     def _steering(self, bus: BusWindow) -> Made:
-        if bus.bad:
-            raise ValueError(f"bus file: {bus.bad}")
-        window = convert_steering(bus.record, self.rules.steering.signal)
+        window = convert_steering(bus.signals(), self.rules.steering.signal)
         return "steering.json", encode_json(window), {"values": len(window["angles_deg"])}
 
 
@@ -210,12 +197,7 @@ def _timestamp_us(frame: Frame, bus: BusWindow, carried: Carried, result: Conver
         return stands
     if "camera_json" in frame.files:
         try:
-            document = decode_json(frame.files["camera_json"].read())
-            stamp = document.get("cam_tstamp") if isinstance(document, Mapping) else None
-            if type(stamp) is not int:
-                raise ValueError(f"cam_tstamp must be microseconds, got {stamp!r}")
-            return stamp
+            return read_timestamp_us(frame.files["camera_json"].read())
         except (ValueError, OSError) as error:
             result.drop(TIMESTAMP, f"camera JSON: {error}")
-    stamp = bus.record.get("timestamp") if bus.record else None
-    return stamp if type(stamp) is int else None
+    return bus.timestamp_us

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from typing import Any
 
 import cv2
@@ -17,7 +16,9 @@ from shards.geometry import sample_from_pixel
 
 _MAX_NPZ_BYTES = 256 << 20  # unpacked; A2D2's are under 2 MB
 _NOTHING = np.finfo(np.float32).max  # behind every point; also what OpenCV's erosion sees beyond the border
+_FAR_M = 1e6  # beyond what any LiDAR measures
 _KEYS = ("row", "col", "distance")
+_SENSOR_FUSION = "pcloud_attr."  # before the same names
 
 Floats = NDArray[np.float64]
 
@@ -25,27 +26,49 @@ Floats = NDArray[np.float64]
 def read_points(data: bytes) -> tuple[Floats, Floats, Floats]:
     """A LiDAR npz -> row, col (undistorted pixels, centres at integers) and distance (m), each (N,) float64.
 
-    Raises Absent where it has no rows and columns (the first frames of some scenes), ValueError where it is
-    damaged, pickled, of unequal lengths or not finite.
+    Sensor fusion's has other names, and returns that are marked as not valid: they are dropped. Raises Absent where
+    it has no rows and columns (the first frames of some scenes), ValueError where it is damaged, pickled, of unequal
+    lengths or not finite.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > _MAX_NPZ_BYTES:
-            raise ValueError(f"npz of {unpacked} bytes unpacked is larger than {_MAX_NPZ_BYTES}")
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            missing = [key for key in _KEYS if key not in arrays]
-            if missing:
-                raise Absent(f"npz without {', '.join(missing)}")
-            row, col, distance_m = (np.asarray(arrays[key], dtype=np.float64) for key in _KEYS)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, TypeError, NotImplementedError) as error:
+        arrays = _unpack(data)
+    except Absent:
+        raise
+    except Exception as error:  # zipfile, its decompressors and numpy's parser raise any of them at random bytes
         raise ValueError(f"damaged npz: {error}") from error
-    if not row.ndim == col.ndim == distance_m.ndim == 1 or not len(row) == len(col) == len(distance_m):
-        raise ValueError(f"row, col and distance must be of equal length, got {row.shape}, {col.shape}, "
-                         f"{distance_m.shape}")  # fmt: skip
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1 or arrays["row"].ndim != 1:
+        raise ValueError(f"row, col and distance must be of equal length, got {shapes}")
+    row, col, distance_m = (arrays[name] for name in _KEYS)
+    if "valid" in arrays:
+        valid = arrays["valid"] != 0
+        row, col, distance_m = row[valid], col[valid], distance_m[valid]
     if not (np.isfinite(row).all() and np.isfinite(col).all() and np.isfinite(distance_m).all()):
         raise ValueError("row, col and distance must be finite")
     return row, col, distance_m
+
+
+def _unpack(data: bytes) -> dict[str, Floats]:
+    """The arrays of `_KEYS`, and of sensor fusion `valid` where it is there."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > _MAX_NPZ_BYTES:
+            raise ValueError(f"{unpacked} bytes unpacked, more than {_MAX_NPZ_BYTES}")
+        # What no label needs is read too, for its checksum: a file with one wrong bit is not to be trusted.
+        files = {entry.filename.removesuffix(".npy"): archive.read(entry) for entry in archive.infolist()}
+    prefix = _SENSOR_FUSION if any(name.startswith(_SENSOR_FUSION) for name in files) else ""
+    missing = [name for name in _KEYS if prefix + name not in files]
+    if missing:
+        raise Absent(f"npz without {', '.join(missing)}")
+    wanted = (*_KEYS, "valid") if prefix and prefix + "valid" in files else _KEYS
+    return {name: _numbers(name, files[prefix + name]) for name in wanted}
+
+
+def _numbers(name: str, npy: bytes) -> Floats:
+    array = np.lib.format.read_array(io.BytesIO(npy), allow_pickle=False)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must be of numbers, got {array.dtype}")
+    return np.asarray(array, dtype=np.float64)
 
 
 def convert_depth(
@@ -56,10 +79,10 @@ def convert_depth(
     Points outside the original image, and distances that are not positive, are dropped. Source: the contract's
     depth rule; never a resized sparse image, which would mix returns with nothing.
     """
-    x = np.floor(sample_from_pixel(col, original_hw[1], size)).astype(np.int64)
-    y = np.floor(sample_from_pixel(row, original_hw[0], size)).astype(np.int64)
+    x, y = sample_from_pixel(col, original_hw[1], size), sample_from_pixel(row, original_hw[0], size)
     inside = (x >= 0) & (x < size) & (y >= 0) & (y < size) & (distance_m > 0)
-    x, y, kept = x[inside], y[inside], distance_m[inside].astype(np.float32)
+    x, y = x[inside].astype(np.int64), y[inside].astype(np.int64)
+    kept = np.minimum(distance_m[inside], _FAR_M).astype(np.float32)
     far_first = np.argsort(-kept, kind="stable")
     nearest = np.full((size, size), _NOTHING, dtype=np.float32)
     nearest[y[far_first], x[far_first]] = kept[far_first]  # of repeated places numpy keeps the last, the nearest

@@ -24,7 +24,7 @@ _FILES_OF_LABEL = {  # label -> the frame's files that decide it; BUS stands for
     "segmentation": ("image", "segmentation"),  # the image's size decides the pixel maps
     "depth": ("image", "depth"),
     "boxes": ("image", "boxes"),
-    "steering": ("bus",),
+    "steering": ("camera_json", "bus"),  # sensor fusion's windows lie around the image's time
     TIMESTAMP: ("camera_json", "bus"),
 }
 

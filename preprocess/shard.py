@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from preprocess.bus import NO_BUS_WINDOW, BusWindow
 from preprocess.carry import Carry, CarryReader
-from preprocess.convert import NO_BUS_WINDOW, NOTHING_CARRIED, BusWindow, Converted, Converter
+from preprocess.convert import NOTHING_CARRIED, Converted, Converter
 from preprocess.plan import PlannedFrame
 from preprocess.rules import Rules
 from preprocess.source import FileRef

@@ -1,17 +1,20 @@
 """Tars and extracted folders, mixed, to frames: what lies where. Nothing is extracted, and nothing is decoded.
 
 Names are matched by their tail (`<scene>/camera/cam_front_center/<stamp>_camera_frontcenter_<id>.png`), so that
-it does not matter what lies above, nor whether a tar has a top folder. A frame is (scene, camera, id): the same
-id in two cameras is another moment.
+it does not matter what lies above, whether a tar has a top folder, how it is called, nor whether its names are
+absolute or lead upwards: nothing is ever written under them. A frame is (scene, camera, id): the same id in two
+cameras is another moment. Its files may come from any number of tars and folders.
 """
 
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 
 from preprocess.tarindex import scan_tar
 from shards.geometry import CAMERAS
@@ -19,7 +22,7 @@ from shards.schema import sample_key
 
 _FRAME_FILE = re.compile(
     r"(?:^|/)(?P<scene>\d{8}_\d{6})/(?P<kind>camera|lidar|label3D|label)/cam_(?P<folder>[a-z_]+)/"
-    r"(?P<stamp>\d{14})_(?P=kind)_(?P<camera>[a-z]+)_(?P<id>\d+)\.(?P<suffix>png|npz|json)$"
+    r"\d{14}_(?P=kind)_(?P<camera>[a-z]+)_(?P<id>\d+)\.(?P<suffix>png|npz|json)$"
 )
 _BUS_FILE = re.compile(r"(?:^|/)(?P<scene>\d{8}_\d{6})/bus/\d{14}_bus_signals\.json$")
 _KINDS = {  # (folder, suffix) -> what it is to a frame
@@ -31,7 +34,7 @@ _KINDS = {  # (folder, suffix) -> what it is to a frame
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileRef:
     """Bytes in a tar, or a loose file; `stamp` changes when they do."""
 
@@ -39,9 +42,12 @@ class FileRef:
     offset: int
     size: int
     stamp: tuple[int, ...]  # mtimes: of the member (s), of the file that holds it (ns)
+    problem: str = ""  # why the bytes cannot be had
 
     def read(self) -> bytes:
-        """The bytes. Raises ValueError where the file has become shorter, OSError where it cannot be opened."""
+        """The bytes. Raises ValueError where they are not there, OSError where the file cannot be opened."""
+        if self.problem:
+            raise ValueError(self.problem)
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             data = os.pread(descriptor, self.size, self.offset)
@@ -52,7 +58,7 @@ class FileRef:
         return data
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One exposure of one camera and the files that belong to it."""
 
@@ -83,7 +89,8 @@ class Source:
 def find_source(root: Path, *, cameras: Collection[str], skip: Path, allow_cut_tars: bool = False) -> Source:
     """Index tars and folders under `root`, but for the folder `skip` (the output may lie inside).
 
-    A file found twice counts once: the first by path. Raises ValueError for a cut tar, or where nothing is found.
+    A file found twice counts once: in one tar the last, as extraction would leave it; of several tars and folders
+    the first by path. Raises ValueError for a cut tar, or where nothing is found.
     """
     if root.resolve() == skip.resolve():
         raise ValueError(f"the output folder must not be the source's, got {skip} for both: shards would mix with it")
@@ -94,9 +101,9 @@ def find_source(root: Path, *, cameras: Collection[str], skip: Path, allow_cut_t
             _add_frame_file(frames, match, ref, cameras)
         elif match := _BUS_FILE.search(name):
             found.bus.setdefault(match["scene"], ref)
-        elif name.endswith("cams_lidars.json"):
+        elif posixpath.basename(name) == "cams_lidars.json":
             found.calibration = found.calibration or ref
-        elif name.endswith("class_list.json"):
+        elif posixpath.basename(name) == "class_list.json":
             found.class_list = found.class_list or ref
     found.frames = [frames[place] for place in sorted(frames)]
     if not found.frames:
@@ -109,37 +116,60 @@ def find_source(root: Path, *, cameras: Collection[str], skip: Path, allow_cut_t
 
 def _files(root: Path, skip: Path, allow_cut_tars: bool, found: Source) -> Iterator[tuple[str, FileRef]]:
     for path in _walk(root, skip):
-        status = path.stat()
-        if path.suffix == ".tar":
-            found.tars += 1
-            for member in scan_tar(path, allow_cut=allow_cut_tars):
-                ref = FileRef(str(path), member.offset, member.size, (member.mtime, status.st_mtime_ns))
-                yield member.name, ref
-        else:
+        ref = _loose_file(path)
+        if ref is None:
+            continue
+        if not path.lower().endswith(".tar"):
             found.loose_files += 1
-            yield path.as_posix(), FileRef(str(path), 0, status.st_size, (status.st_mtime_ns,))
+            yield path, ref
+            continue
+        if ref.problem:
+            raise ValueError(f"{path}: {ref.problem}")
+        found.tars += 1
+        for name, offset, size, mtime, _, problem in reversed(scan_tar(Path(path), allow_cut=allow_cut_tars)):
+            yield _plain(name), FileRef(path, offset, size, (mtime, *ref.stamp), problem)
 
 
-def _walk(root: Path, skip: Path) -> Iterator[Path]:
-    """Files under root in a fixed order; links to folders are followed, each folder once."""
+def _plain(name: str) -> str:
+    """A member's name without `//`, `/./` and `/../`; most have none."""
+    return posixpath.normpath(name) if "/." in name or "//" in name else name
+
+
+def _loose_file(path: str) -> FileRef | None:
+    """A file, or a link to one; None for what is neither."""
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        return FileRef(path, 0, 0, (), f"cannot be opened: {error.strerror}")
+    return FileRef(path, 0, status.st_size, (status.st_mtime_ns,)) if S_ISREG(status.st_mode) else None
+
+
+def _walk(root: Path, skip: Path) -> Iterator[str]:
+    """Paths under root in a fixed order; links to folders are followed, each folder once."""
     seen: set[Path] = {skip.resolve()}
-    for folder, subfolders, names in os.walk(root.absolute(), followlinks=True):
+    for folder, subfolders, names in os.walk(root.absolute(), onerror=_refuse, followlinks=True):
         here = Path(folder).resolve()
         if here in seen:
             subfolders.clear()
             continue
         seen.add(here)
-        subfolders.sort()
-        yield from (Path(folder, name) for name in sorted(names) if Path(folder, name).is_file())
+        subfolders[:] = sorted(set(subfolders) - {"lost+found"})  # the file system's own, which only root may read
+        yield from (f"{folder}/{name}" for name in sorted(names))
+
+
+def _refuse(error: OSError) -> None:
+    raise ValueError(f"folder {error.filename} cannot be read: {error.strerror}")
 
 
 def _add_frame_file(
     frames: dict[tuple[str, str, str], Frame], match: re.Match[str], ref: FileRef, cameras: Collection[str]
 ) -> None:
-    kind = _KINDS.get((match["kind"], match["suffix"]))
-    camera = match["camera"]
-    if kind is None or camera not in cameras or CAMERAS.get(camera) != match["folder"]:
+    scene, kind, folder, camera, frame_id, suffix = match.groups()
+    what = _KINDS.get((kind, suffix))
+    if what is None or camera not in cameras or CAMERAS.get(camera) != folder:
         return
-    place = (match["scene"], camera, match["id"])
-    frame = frames.setdefault(place, Frame(*place, stamp=match["stamp"]))
-    frame.files.setdefault(kind, ref)
+    place = (scene, camera, frame_id)
+    frame = frames.get(place)
+    if frame is None:
+        frame = frames[place] = Frame(*place, stamp=scene.replace("_", ""))
+    frame.files.setdefault(what, ref)

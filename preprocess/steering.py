@@ -39,9 +39,11 @@ def _series(record: Mapping[str, Any], signal: str) -> tuple[list[int], list[flo
 
 
 def _nearest(times: Sequence[int], wanted: Sequence[int]) -> list[int]:
-    """For each wanted time the place of the nearest one; of two equally near the earlier."""
-    distance = np.abs(np.asarray(times, dtype=np.int64)[None] - np.asarray(wanted, dtype=np.int64)[:, None])
-    return [int(place) for place in distance.argmin(axis=1)]
+    """For each wanted time the place of the nearest of the ascending `times`; of two equally near the earlier."""
+    at, goal = np.asarray(times, dtype=np.int64), np.asarray(wanted, dtype=np.int64)
+    after = np.minimum(np.searchsorted(at, goal), len(at) - 1)
+    before = np.searchsorted(at, at[np.maximum(after - 1, 0)])
+    return [int(place) for place in np.where(abs(goal - at[before]) <= abs(at[after] - goal), before, after)]
 
 
 def convert_steering(record: Mapping[str, Any] | None, signal: str) -> dict[str, Any]:

@@ -4,36 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from preprocess.bus import read_bus
-from preprocess.convert import NO_BUS_WINDOW, BusWindow
+from preprocess.bus import NO_BUS_WINDOW, BusWindow, bus_windows, read_timestamp_us
 from preprocess.rules import SteeringRule
 from preprocess.source import FileRef, Frame
 from preprocess.steering import window_signals
 
 
 class BusWindows:
-    """The bus records of the frames given, scene by scene as they are asked for; only the rule's signals are kept."""
+    """The bus windows of the frames given, scene by scene as they are asked for; only the rule's signals are kept."""
 
     def __init__(self, files: Mapping[str, FileRef], rule: SteeringRule, frames: Iterable[Frame]) -> None:
         self._files = files  # by scene
-        self._rule = rule
+        self._signals = window_signals(rule.signal)
         self._frames: dict[str, list[Frame]] = {}
         for frame in frames:
             self._frames.setdefault(frame.scene, []).append(frame)
         self._windows: dict[str, dict[str, BusWindow]] = {}  # by scene, then by key
 
     def of(self, frame: Frame) -> BusWindow:
-        """The frame's record, or why there is none."""
+        """The frame's window, or why there is none."""
         if frame.scene not in self._windows:
             self._windows[frame.scene] = self._read(frame.scene)
-        return self._windows[frame.scene][frame.key]
+        return self._windows[frame.scene].pop(frame.key)  # asked for once: what is handed on is not kept here too
 
     def _read(self, scene: str) -> dict[str, BusWindow]:
         file, frames = self._files.get(scene), self._frames[scene]
         if file is None:
             return {frame.key: NO_BUS_WINDOW for frame in frames}
         try:
-            records = read_bus(file.read(), window_signals(self._rule.signal))
+            return bus_windows(file.read(), self._signals, frames, _timestamp_us)
         except (ValueError, OSError) as error:
             return {frame.key: BusWindow(bad=str(error)) for frame in frames}
-        return {frame.key: BusWindow(records.get((frame.camera, frame.frame_id))) for frame in frames}
+
+
+def _timestamp_us(frame: Frame) -> int | None:
+    """The exposure's time; None where there is none that can be read, which the conversion of the frame notes."""
+    try:
+        return read_timestamp_us(frame.files["camera_json"].read())
+    except (KeyError, ValueError, OSError):
+        return None

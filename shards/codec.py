@@ -18,6 +18,8 @@ import orjson
 from numpy.typing import NDArray
 
 MAX_IMAGE_PIXELS = 64_000_000  # a header that claims more is a decompression bomb, not a camera image
+_PNG_BEGIN = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _GREY_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
 _RGB_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
@@ -60,8 +62,10 @@ def decode_json(data: bytes) -> Any:
 
 def decode_png(data: bytes) -> NDArray[Any]:
     """PNG -> (H, W) or (H, W, channels) uint8 or uint16. Raises ValueError where it is cut short, damaged or huge."""
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 33:
+    if data[:8] != _PNG_BEGIN or len(data) < 33:
         raise ValueError("not a PNG" if data else "empty file")
+    if data[-12:] != _PNG_END:
+        raise ValueError("damaged PNG: it does not end as one")  # libpng does not look
     width, height = struct.unpack(">II", data[16:24])
     if width * height > MAX_IMAGE_PIXELS:
         raise ValueError(f"PNG of {width}x{height} pixels is larger than {MAX_IMAGE_PIXELS} pixels")

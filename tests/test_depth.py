@@ -34,8 +34,8 @@ def test_a_point_lands_in_its_pixel(row: float, col: float, place: tuple[int, in
 
 @pytest.mark.parametrize(
     "point",
-    [(-0.6, 5.0, 7.0), (5.0, 511.6, 7.0), (5.0, 5.0, 0.0), (5.0, 5.0, -3.0)],
-    ids=["above", "right of it", "no distance", "behind"],
+    [(-0.6, 5.0, 7.0), (5.0, 511.6, 7.0), (5.0, 5.0, 0.0), (5.0, 5.0, -3.0), (1e300, -1e300, 7.0)],
+    ids=["above", "right of it", "no distance", "behind", "far beyond what an integer holds"],
 )
 def test_points_outside_are_dropped(point: tuple[float, float, float]) -> None:
     assert not depth_of([point], point_px=3).any()
@@ -50,6 +50,10 @@ def test_the_nearest_wins_where_squares_overlap() -> None:
 
 def test_a_square_is_cut_at_the_border() -> None:
     assert np.count_nonzero(depth_of([(0, 0, 5.0)], point_px=3)) == 4
+
+
+def test_a_distance_that_float32_cannot_hold_is_far() -> None:
+    assert depth_of([(5.0, 5.0, 1e300)])[2, 2] == 1e6
 
 
 @pytest.mark.parametrize(
@@ -86,6 +90,34 @@ def test_reading_points() -> None:
         np.testing.assert_array_equal(found, [expected] * 3)
 
 
+def sensor_fusion(**changes: Any) -> bytes:
+    """Three returns, the second of them not valid, with the names that sensor fusion has."""
+    arrays = {**GOOD, "valid": np.array([True, False, True]), "rectime": np.ones(3, dtype=int), **changes}
+    return npz(pcloud_points=arrays.pop("points"), **{f"pcloud_attr.{name}": array for name, array in arrays.items()})
+
+
+@pytest.mark.parametrize(
+    ("data", "columns"),
+    [
+        pytest.param(sensor_fusion(), [0, 2], id="as published"),
+        pytest.param(sensor_fusion(valid=np.array([1, 0, 0])), [0], id="valid as numbers"),
+        pytest.param(sensor_fusion(row=np.array([7.0, np.nan, 7.0])), [0, 2], id="no number where not valid"),
+        pytest.param(sensor_fusion(valid=np.zeros(3)), [], id="none valid"),
+        pytest.param(npz(**{f"pcloud_attr.{name}": array for name, array in GOOD.items()}), [0, 1, 2], id="no valid"),
+    ],
+)
+def test_sensor_fusion_drops_what_is_not_valid(data: bytes, columns: list[int]) -> None:
+    row, col, distance_m = read_points(data)
+    np.testing.assert_array_equal(col, 2 * ONES[columns])
+    np.testing.assert_array_equal(distance_m, 3 * ONES[columns])
+    assert len(row) == len(columns)
+
+
+def test_a_sensor_fusion_npz_without_rows_is_absent() -> None:
+    with pytest.raises(Absent, match=r"^npz without row, col, distance$"):
+        read_points(npz(pcloud_points=np.ones((3, 3)), **{"pcloud_attr.valid": ONES}))
+
+
 def test_an_npz_without_rows_is_absent_not_bad() -> None:
     with pytest.raises(Absent, match="npz without row, col, distance"):
         read_points(npz(points=np.ones((3, 3))))
@@ -97,10 +129,17 @@ def test_an_npz_without_rows_is_absent_not_bad() -> None:
         pytest.param(b"", "damaged npz", id="empty"),
         pytest.param(npz(**GOOD)[:-40], "damaged npz", id="cut"),
         pytest.param(npz(**GOOD).replace(ONES.tobytes(), bytes(24), 1), "damaged npz: Bad CRC-32", id="flipped"),
+        pytest.param(
+            npz(**GOOD).replace(np.ones((3, 3)).tobytes(), bytes(72), 1), "Bad CRC-32", id="flipped in what is not used"
+        ),
         pytest.param(npz(**{**GOOD, "row": np.ones(4)}), "must be of equal length", id="lengths"),
         pytest.param(npz(**{**GOOD, "row": np.array([1, np.nan, 1])}), "must be finite", id="nan"),
         pytest.param(npz(**{**GOOD, "row": np.array([{}, 1, 2])}), "allow_pickle=False", id="pickled"),
-        pytest.param(npz(**{**GOOD, "row": np.array(["a", "b", "c"])}), "could not convert", id="text"),
+        pytest.param(npz(**{**GOOD, "row": np.array(["1", "2", "3"])}), "row must be of numbers, got <U1", id="text"),
+        pytest.param(npz(**{**GOOD, "col": ONES * 1j}), "col must be of numbers, got complex128", id="complex"),
+        pytest.param(npz(**{**GOOD, "row": np.ones((3, 1))}), "must be of equal length", id="shape"),
+        pytest.param(sensor_fusion(valid=np.ones(4)), "must be of equal length", id="as many valid"),
+        pytest.param(sensor_fusion(row=np.array([np.inf, 1, 1])), "must be finite", id="valid, but infinite"),
     ],
 )
 def test_bad_npz_is_refused(data: bytes, message: str) -> None:

@@ -190,6 +190,39 @@ def test_show_draws_any_sample(shards: Path, tmp_path: Path) -> None:
     assert "has no sample 'x'" in one_line(result.output)
 
 
+def test_a_contact_sheet_is_a_square_of_thumbnails(shards: Path, tmp_path: Path) -> None:
+    for count, columns in ((1, 1), (5, 3), (99, 5)):
+        result = prep("show", shards, "--contact-sheet", count, "--out", tmp_path / "sheet.png")
+        assert result.exit_code == 0, result.output
+        assert f"{min(count, 18)} of 18 samples" in result.output
+        with Image.open(tmp_path / "sheet.png") as picture:
+            assert picture.width == columns * 320
+
+
+def test_tables_for_programs(shards: Path) -> None:
+    census = orjson.loads(prep("inspect", shards, "--json").stdout)
+    assert census["samples"] == {"train": 12, "val": 6}
+    assert census["labels"]["train"]["depth"] + census["labels"]["val"]["depth"] == census["depth_samples"] == 11
+    assert sum(census["steering_histogram_deg"].values()) == census["steering_windows_timed"] == 15
+    assert census["absent"]["boxes"] == {"no file": 1}
+    assert orjson.loads(prep("verify", shards, "--json").stdout) == {"samples": 18, "shards": 5, "problems": []}
+
+
+def test_rules_can_be_compared_with_a_sets(shards: Path, small_rules: Path) -> None:
+    assert prep("rules", "--diff", shards).output.splitlines() == ["image.size 256 -> 1024", "shard_samples 5 -> 128"]
+    assert f"the rules of {shards} are the same" in prep("rules", "--rules", small_rules, "--diff", shards).output
+
+
+def test_strict_stops_at_the_first_bad_file(extracted: Path, tmp_path: Path, small_rules: Path) -> None:
+    root, out = Path(shutil.copytree(extracted, tmp_path / "root")), tmp_path / "out"
+    overwrite("*/*/label3D/*/*.json", lambda _: b"{")(root)
+    result = prep("shard", "--root", root, "--out", out, "--rules", small_rules, "--workers", 2, "--strict")
+    assert result.exit_code == 1
+    assert "bad boxes of 2018" in one_line(result.output)
+    assert "(--strict stops at the first)" in one_line(result.output)
+    assert not (out / "manifest.json").exists()
+
+
 def test_synth_does_not_overwrite(synthetic: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in synthetic.iterdir()}
     result = prep("synth", synthetic, "--scenes", 1, "--frames", 1)

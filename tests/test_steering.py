@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 import pytest
 
 from preprocess.absent import Absent
-from preprocess.bus import read_bus
 from preprocess.steering import convert_steering
 
 SIGNAL = "steering_angle_calculated"
@@ -97,30 +95,3 @@ def test_an_error_code_before_the_last_ten_does_not_matter() -> None:
 def test_what_is_wrong_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         convert_steering(given, SIGNAL)
-
-
-def test_a_bus_file_keeps_what_is_asked_for() -> None:
-    flexray = {SIGNAL: {"timestamps": [], "values": []}, "vehicle_speed": {}}
-    entries = [
-        {"frame_name": "20180807145028_camera_frontcenter_000000091.json", "timestamp": 7, "flexray": flexray},
-        {"frame_name": "20180807145028_camera_sideleft_000000091.json", "timestamp": 8, "flexray": {}},
-    ]
-    assert read_bus(orjson.dumps(entries), [SIGNAL]) == {
-        ("frontcenter", "000000091"): {"timestamp": 7, SIGNAL: {"timestamps": [], "values": []}},
-        ("sideleft", "000000091"): {"timestamp": 8},
-    }
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        pytest.param(b"{}", "must be a list of records, got dict", id="the sensor fusion schema"),
-        pytest.param(b"[3]", "must have frame_name and flexray, got 3", id="no record"),
-        pytest.param(b'[{"frame_name": "x"}]', "must have frame_name and flexray", id="no frame"),
-        pytest.param(b"[", "unexpected end of data", id="cut"),
-        pytest.param(b"[NaN]", "unexpected character", id="not a number"),
-    ],
-)
-def test_what_is_no_bus_file_is_refused(data: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        read_bus(data, [SIGNAL])

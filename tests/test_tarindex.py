@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,18 @@ from preprocess.tarindex import CutTar, scan_tar
 
 LONG = "top/" + "a" * 90 + "/" + "b" * 90 + ".png"
 FILES = {"a.txt": b"x", "empty": b"", "dir/b.bin": bytes(range(256)) * 5, LONG: b"long", "ü/ß.json": b"{}"}
+
+LINKS = [
+    ("hard", tarfile.LNKTYPE, "a.txt"),
+    ("soft", tarfile.SYMTYPE, "a.txt"),
+    ("dir/up", tarfile.SYMTYPE, "../dir/b.bin"),
+    ("to a link", tarfile.SYMTYPE, "./dir/up"),
+    ("to a long name", tarfile.LNKTYPE, LONG),
+    ("elsewhere", tarfile.SYMTYPE, "/etc/passwd"),
+    ("upwards", tarfile.SYMTYPE, "../../a.txt"),
+    ("to a folder", tarfile.SYMTYPE, "dir"),
+    ("to itself", tarfile.SYMTYPE, "to itself"),
+]
 
 
 def write_tar(path: Path, tar_format: int) -> None:
@@ -23,9 +36,11 @@ def write_tar(path: Path, tar_format: int) -> None:
             info = tarfile.TarInfo(name)
             info.size, info.mtime = len(data), 1_500_000_000
             tar.addfile(info, io.BytesIO(data))
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
-            link = tarfile.TarInfo(f"link{kind!r}")
-            link.type, link.linkname = kind, "a.txt"
+        for name, kind, target in LINKS:
+            if tar_format == tarfile.USTAR_FORMAT and len(target) > 100:
+                continue  # it has no place for that
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
             tar.addfile(link)
 
 
@@ -41,9 +56,31 @@ def test_members_are_tarfiles(tmp_path: Path, tar_format: int) -> None:
     path = tmp_path / "x.tar"
     write_tar(path, tar_format)
     data = path.read_bytes()
-    found = {member.name: data[member.offset : member.offset + member.size] for member in scan_tar(path)}
-    assert found == FILES
-    assert {member.mtime for member in scan_tar(path)} == {1_500_000_000}
+    members = [member for member in scan_tar(path) if not member.link]
+    assert {member.name: data[member.offset : member.offset + member.size] for member in members} == FILES
+    assert {member.mtime for member in members} == {1_500_000_000}
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["gnu", "pax"])
+def test_links_are_what_they_lead_to_inside_the_tar(tmp_path: Path, tar_format: int) -> None:
+    path = tmp_path / "x.tar"
+    write_tar(path, tar_format)
+    data = path.read_bytes()
+    links = {member.name: member for member in scan_tar(path) if member.link}
+    assert list(links) == [name for name, _, _ in LINKS]
+    assert {name: data[link.offset : link.offset + link.size] for name, link in links.items() if not link.problem} == {
+        "hard": b"x",
+        "soft": b"x",
+        "dir/up": FILES["dir/b.bin"],
+        "to a link": FILES["dir/b.bin"],
+        "to a long name": b"long",
+    }
+    assert {name: link.problem for name, link in links.items() if link.problem} == {
+        "elsewhere": "a link to /etc/passwd, which is no file of the tar",
+        "upwards": "a link to ../../a.txt, which is no file of the tar",
+        "to a folder": "a link to dir, which is no file of the tar",
+        "to itself": "a link to to itself, which is no file of the tar",
+    }
 
 
 def test_sizes_beyond_8_gib_are_base_256(tmp_path: Path) -> None:
@@ -63,6 +100,11 @@ def test_sizes_beyond_8_gib_are_base_256(tmp_path: Path) -> None:
         pytest.param(lambda data: data[:100], "is no tar", id="shorter than a header"),
         pytest.param(lambda _: b"", "is no tar", id="empty"),
         pytest.param(lambda _: b"\x1f\x8b" + bytes(2000), "is no tar", id="compressed"),
+        pytest.param(lambda data: data[:2048], "without the closing block", id="between members"),
+        pytest.param(
+            lambda data: data[:1024] + bytes(512) + data[1536:], "closes at byte 1024, but goes on", id="a hole"
+        ),
+        pytest.param(lambda data: data + bytes(17 << 20), "closes at byte 2048, but goes on", id="a hole to the end"),
         pytest.param(lambda data: data[:1024] + b"garbage!" * 64 + data[1024:], "at byte 1024", id="damaged header"),
     ],
 )
@@ -72,7 +114,7 @@ def test_cut_tars_are_refused(tmp_path: Path, cut: object, message: str) -> None
         for name in ("one", "two"):
             info = tarfile.TarInfo(name)
             info.size = 300
-            tar.addfile(info, io.BytesIO(bytes(300)))
+            tar.addfile(info, io.BytesIO(b"x" * 300))
     path.write_bytes(cut(path.read_bytes()))  # type: ignore[operator]
     with pytest.raises(CutTar, match=message):
         scan_tar(path)
@@ -86,15 +128,49 @@ def test_what_lies_before_a_cut_can_be_had(tmp_path: Path) -> None:
     assert [member.name for member in scan_tar(path, allow_cut=True)] == ["a.txt", "empty"]
 
 
-def test_a_sparse_member_is_passed_over_and_its_neighbours_are_found(tmp_path: Path) -> None:
-    sparse = tarfile.TarInfo("sparse")
-    header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
+def old_gnu_sparse(name: str) -> bytes:
+    header = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
     header[156:157], header[482] = b"S", 1  # one block of the map follows the header
     header[124:136] = b"00000001000\0"
     header[148:156] = b" " * 8
     header[148:156] = f"{sum(header):06o}\0 ".encode()
+    return bytes(header) + bytes(512) + bytes(512)
+
+
+def pax_sparse(name: str) -> bytes:
+    member = tarfile.TarInfo(f"GNUSparseFile.0/{name}")
+    member.size, member.pax_headers = 512, {"GNU.sparse.major": "1", "GNU.sparse.name": name}
+    return member.tobuf(tarfile.PAX_FORMAT) + bytes(512)
+
+
+@pytest.mark.parametrize("sparse", [old_gnu_sparse, pax_sparse])
+def test_a_sparse_member_is_a_problem_and_its_neighbours_are_found(
+    tmp_path: Path, sparse: Callable[[str], bytes]
+) -> None:
     after = tarfile.TarInfo("after")
     after.size = 3
     path = tmp_path / "x.tar"
-    path.write_bytes(bytes(header) + bytes(512) + bytes(512) + after.tobuf() + b"abc".ljust(512, b"\0") + bytes(1024))
-    assert [(member.name, member.size) for member in scan_tar(path)] == [("after", 3)]
+    path.write_bytes(sparse("holes.png") + after.tobuf() + b"abc".ljust(512, b"\0") + bytes(1024))
+    assert [(member.name, member.problem) for member in scan_tar(path)] == [
+        ("holes.png", "a sparse member of a tar, which is not read"),
+        ("after", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(b"nonsense", id="no record"),
+        pytest.param(b"99 path=other\n", id="longer than the header"),
+        pytest.param(b"5 path=other\n", id="shorter than itself"),
+        pytest.param(b"9" * 500, id="a length without an end"),
+        pytest.param(b"13 size=many\n", id="size is text"),
+        pytest.param(b"499 size=" + b"9" * 489 + b"\n", id="size is huge"),
+    ],
+)
+def test_a_damaged_pax_record_is_passed_over(tmp_path: Path, record: bytes) -> None:
+    header, member = tarfile.TarInfo("pax"), tarfile.TarInfo("member")
+    header.type, header.size, member.size = tarfile.XHDTYPE, 512, 3
+    path = tmp_path / "x.tar"
+    path.write_bytes(header.tobuf() + record.ljust(512, b"\0") + member.tobuf() + b"abc".ljust(512) + bytes(1024))
+    assert [(found.name, found.size) for found in scan_tar(path)] == [("member", 3)]
