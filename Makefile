@@ -25,7 +25,7 @@ demo: .venv/installed
 	@$(BIN)/a2d2-prep show demo/shards --out demo/sample.png
 	@echo "== 3 of 3: training asymmetrically and evaluating, into demo/run"
 	@$(BIN)/amtl-train --mode asymmetric --shards demo/shards --config examples/demo-train.toml --out demo/run
-	@echo "== done: the table above is demo/run/eval.json; look at demo/sample.png and demo/run/pictures/"
+	@echo "== done: the table is in demo/run/table.txt too; look at demo/sample.png and demo/run/pictures/"
 
 test: .venv/installed
 	@echo "== style (ruff)"
@@ -34,7 +34,7 @@ test: .venv/installed
 	@echo "== types (mypy)"
 	@$(BIN)/mypy
 	@echo "== who may import whom (import-linter)"
-	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports
 	@echo "== tests (pytest)"
 	@$(BIN)/python -m pytest -q
 

@@ -112,7 +112,8 @@ def _read(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle make the unpickler fail in any way
         raise ValueError(
-            f"backbone weights must be auto, none or a file that torch.load reads, got {path}: {_one_line(error)}"
+            f"backbone weights must be auto, none or a state dict that torch.save wrote, got {path}: "
+            f"{error.strerror if isinstance(error, OSError) else 'damaged, or of another kind'}"
         ) from error
 
 

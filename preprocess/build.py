@@ -20,7 +20,7 @@ from preprocess.plan import Plan, ShardPlan
 from preprocess.rules import rules_to_tables
 from preprocess.shard import Context, FrameJob, Progress, ShardJob
 from preprocess.windows import BusWindows
-from shards.manifest import ShardIndex, build_manifest, read_manifest, write_manifest
+from shards.manifest import ShardIndex, build_manifest, read_manifest, read_record, write_manifest
 from shards.schema import MANIFEST, PREVIOUS_MANIFEST, TIMESTAMP, index_name
 from shards.writer import PARTIAL
 
@@ -44,6 +44,9 @@ class Work:
 
 def survey(out: Path, plan: Plan) -> Work:
     """Compare a plan with what lies in the output folder. Raises ValueError where that holds foreign files."""
+    for name in (MANIFEST, PREVIOUS_MANIFEST):
+        if (out / name).exists():
+            read_record(out / name)  # another program's is not overwritten
     earlier = read_manifest(out) if (out / MANIFEST).exists() else None
     indexes = own_indexes(out)
     fresh: dict[str, ShardIndex] = {}

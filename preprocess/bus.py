@@ -49,9 +49,6 @@ class BusWindow:
         return {signal: decode_json(series) for signal, series in self.series.items()}
 
 
-NO_BUS_WINDOW = BusWindow()
-
-
 class _Record(Struct, gc=False):
     """One of the semantic set's."""
 
@@ -159,25 +156,3 @@ def _around(drive: _Drive, at_us: int) -> bytes:
     pairs = drive.values[max(0, middle - VALUES_BEFORE) : middle + VALUES_AFTER]
     times_us, values = [time_us for time_us, _ in pairs], [value for _, value in pairs]
     return msgspec.json.encode({"timestamps": times_us, "values": values, "unit": drive.unit})
-
-
-_RECORD_NAME = re.compile(r"^\d{14}_camera_(?P<camera>[a-z]+)_(?P<id>\d+)\.(?:json|png)$")
-
-BusRecord = dict[str, Any]  # {"timestamp": us or None, signal: {"timestamps", "values", "unit"}, ...}
-
-
-def read_bus(data: bytes, signals: Collection[str]) -> dict[tuple[str, str], BusRecord]:
-    """To be deleted when nobody calls it: bus_windows took its place."""
-    document = decode_json(data)
-    if not isinstance(document, list):
-        raise ValueError(f"bus file must be a list of records, got {type(document).__name__}")
-    records: dict[tuple[str, str], BusRecord] = {}
-    for entry in document:
-        name = entry.get("frame_name") if isinstance(entry, Mapping) else None
-        flexray = entry.get("flexray") if isinstance(entry, Mapping) else None
-        match = _RECORD_NAME.match(name) if isinstance(name, str) else None
-        if match is None or not isinstance(flexray, Mapping):
-            raise ValueError(f"bus record must have frame_name and flexray, got {str(entry)[:80]}")
-        record = {"timestamp": entry.get("timestamp"), **{key: flexray[key] for key in signals if key in flexray}}
-        records.setdefault((match["camera"], match["id"]), record)
-    return records

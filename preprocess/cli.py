@@ -76,14 +76,20 @@ class _Group(click.Group):
     """One clear line and the contract's exit code, never a traceback, for what users and their files do wrong."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, _interrupt)
         try:
             return super().invoke(ctx)
         except (ValueError, OSError) as error:
             click.echo(f"a2d2-prep: {error}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo("a2d2-prep: stopped; finished shards are kept, the same command goes on", err=True)
+            kept = (
+                "finished shards are kept, the same command goes on"
+                if ctx.invoked_subcommand == "shard"
+                else "nothing is kept"
+            )
+            click.echo(f"a2d2-prep: stopped; {kept}", err=True)
             ctx.exit(EXIT_STOPPED)
 
 
@@ -187,6 +193,7 @@ def shard(
             f"{bad} of {plan.frames} frames have a bad file, more than --max-bad {max_bad:g}: "
             "the shards hold the rest; mend the files and run again, or allow more"
         )
+    click.echo(f"next: amtl-train --mode asymmetric --shards {out}")
 
 
 def _build(out: Path, plan: Plan, work: Work, how: How) -> dict[str, Any]:
@@ -196,8 +203,7 @@ def _build(out: Path, plan: Plan, work: Work, how: How) -> dict[str, Any]:
     _echo(manifest_lines(manifest))
     _echo(left_out_lines(manifest))
     _echo(bad_lines(manifest), err=True)
-    seconds = time.monotonic() - start
-    click.echo(f"wrote {out} in {seconds:.0f} s; next: amtl-train --mode asymmetric --shards {out}")
+    click.echo(f"wrote {out} in {time.monotonic() - start:.0f} s")
     return manifest
 
 
@@ -245,7 +251,7 @@ def verify_command(shards: Path, as_json: bool) -> None:
     else:
         _echo(problems)
     if problems:
-        raise ValueError(f"{shards}: {len(problems)} problems; run a2d2-prep shard again to mend the shards named")
+        raise ValueError(f"{shards}: {len(problems)} problems; a2d2-prep shard writes damaged shards again")
     if not as_json:
         click.echo(f"{shards}: {total} samples in {len(shard_set.manifest['shards'])} shards are as the manifest says")
 

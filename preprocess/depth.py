@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from typing import Any
 
@@ -15,6 +16,8 @@ from preprocess.rules import DepthRule
 from shards.geometry import sample_from_pixel
 
 _MAX_NPZ_BYTES = 256 << 20  # unpacked; A2D2's are under 2 MB
+_ZIP_HEADER_BYTES, _ZIP_END_BYTES = 30, 22  # of a file, without its name; of the archive's end
+_SIZE_BEHIND_DATA = 8  # a flag: what was written to a pipe has its sizes behind the data
 _NOTHING = np.finfo(np.float32).max  # behind every point; also what OpenCV's erosion sees beyond the border
 _FAR_M = 1e6  # beyond what any LiDAR measures
 _KEYS = ("row", "col", "distance")
@@ -54,6 +57,7 @@ def _unpack(data: bytes) -> dict[str, Floats]:
         unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > _MAX_NPZ_BYTES:
             raise ValueError(f"{unpacked} bytes unpacked, more than {_MAX_NPZ_BYTES}")
+        _check_nothing_between(archive, data)
         # What no label needs is read too, for its checksum: a file with one wrong bit is not to be trusted.
         files = {entry.filename.removesuffix(".npy"): archive.read(entry) for entry in archive.infolist()}
     prefix = _SENSOR_FUSION if any(name.startswith(_SENSOR_FUSION) for name in files) else ""
@@ -62,6 +66,17 @@ def _unpack(data: bytes) -> dict[str, Floats]:
         raise Absent(f"npz without {', '.join(missing)}")
     wanted = (*_KEYS, "valid") if prefix and prefix + "valid" in files else _KEYS
     return {name: _numbers(name, files[prefix + name]) for name in wanted}
+
+
+def _check_nothing_between(archive: zipfile.ZipFile, data: bytes) -> None:
+    """The files fill the archive: a damaged directory would hide some, and a label would be absent without a word."""
+    entries, at = archive.infolist(), 0
+    if any(entry.flag_bits & _SIZE_BEHIND_DATA for entry in entries):
+        return
+    for entry in entries:
+        at += _ZIP_HEADER_BYTES + sum(struct.unpack_from("<HH", data, at + 26)) + entry.compress_size  # name, extra
+    if at != archive.start_dir or data[-_ZIP_END_BYTES:][:4] != b"PK\5\6":
+        raise ValueError("its directory does not account for all its bytes")
 
 
 def _numbers(name: str, npy: bytes) -> Floats:

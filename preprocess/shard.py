@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocess.bus import NO_BUS_WINDOW, BusWindow
+from preprocess.bus import BusWindow
 from preprocess.carry import Carry, CarryReader
 from preprocess.convert import NOTHING_CARRIED, Converted, Converter
 from preprocess.plan import PlannedFrame
 from preprocess.rules import Rules
 from preprocess.source import FileRef
-from preprocess.windows import BusWindows
+from preprocess.windows import NO_BUS_WINDOW, BusWindows
 from shards.geometry import Calibration
 from shards.manifest import LeftOut, Member, Sample, ShardIndex
 from shards.writer import ShardWriter

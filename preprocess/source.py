@@ -90,7 +90,8 @@ def find_source(root: Path, *, cameras: Collection[str], skip: Path, allow_cut_t
     """Index tars and folders under `root`, but for the folder `skip` (the output may lie inside).
 
     A file found twice counts once: in one tar the last, as extraction would leave it; of several tars and folders
-    the first by path. Raises ValueError for a cut tar, or where nothing is found.
+    the first by path, a folder's own files before those of its subfolders. Raises ValueError for a cut tar, a folder
+    that cannot be read, or where nothing is found.
     """
     if root.resolve() == skip.resolve():
         raise ValueError(f"the output folder must not be the source's, got {skip} for both: shards would mix with it")

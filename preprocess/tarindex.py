@@ -19,6 +19,7 @@ _BLOCK = 512
 _EMPTY = bytes(_BLOCK)
 _READ_BYTES = 4 * _BLOCK
 _REGULAR, _HARD_LINK, _SYMBOLIC_LINK, _GNU_SPARSE = b"0\x007", b"1", b"2", b"S"
+_WITHOUT_DATA = b"123456"  # links, devices, folders, pipes
 _MAX_NAME_BYTES = 1 << 20  # of a GNU long name or a PAX header
 _MAX_PADDING_BYTES = 16 << 20  # behind the closing block; tar pads to 10 KiB, drives of the past to a few MiB
 _PAX_RECORD = re.compile(rb"(\d{1,7}) ([^=\n]*)=")
@@ -86,7 +87,9 @@ def _members(tar: _Reader, path: Path) -> Iterator[TarMember]:
         kind, size, data = header[156:157], _number(header[124:136]), at + _BLOCK
         if kind == _GNU_SPARSE:
             data = _after_sparse_map(tar, header, data)
-        if kind not in b"xgLK":
+        if kind in _WITHOUT_DATA:
+            size = 0  # whatever the header says
+        elif kind not in b"xgLK":
             size = int(override.get("size", size))
         at = data + (size + _BLOCK - 1) // _BLOCK * _BLOCK
         if size < 0 or data + size > end:

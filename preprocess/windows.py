@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from preprocess.bus import NO_BUS_WINDOW, BusWindow, bus_windows, read_timestamp_us
+from preprocess.bus import BusWindow, bus_windows, read_timestamp_us
 from preprocess.rules import SteeringRule
 from preprocess.source import FileRef, Frame
 from preprocess.steering import window_signals
+
+NO_BUS_WINDOW = BusWindow()
 
 
 class BusWindows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,6 @@ def steering_histogram(angles_deg: list[float]) -> list[tuple[str, int]]:
     """(range in degrees, frames), left negative; angles beyond the last edges count in the outermost ranges."""
     edges = np.array(STEERING_EDGES_DEG, dtype=float)
     counts, _ = np.histogram(np.clip(angles_deg, edges[0], edges[-1]), bins=edges)
-    return [
-        (f"{low:+d}..{high:+d}", int(count))
-        for low, high, count in zip(STEERING_EDGES_DEG, STEERING_EDGES_DEG[1:], counts, strict=False)
-    ]
+    names = [f"{low:+d}..{high:+d}" for low, high in pairwise(STEERING_EDGES_DEG)]
+    names[0], names[-1] = f"below {STEERING_EDGES_DEG[1]:+d}", f"above {STEERING_EDGES_DEG[-2]:+d}"
+    return [(name, int(count)) for name, count in zip(names, counts, strict=True)]

@@ -24,7 +24,7 @@ def verify(shard_set: ShardSet, progress: Callable[[int], None]) -> list[str]:
     listed = {shard["name"] for shard in shard_set.manifest["shards"]}
     for path in sorted(shard_set.folder.glob("*.tar")):
         if _SHARD_NAME.match(path.name) and path.name not in listed:
-            problems.append(f"{path.name}: not in the manifest, though named like a shard: readers of a pattern see it")
+            problems.append(f"{path.name}: not of this set, though named like its shards: move it away")
     for record in shard_set.manifest["shards"]:
         problems += _verify_shard(shard_set, record, progress)
     return problems
@@ -39,15 +39,17 @@ def _verify_shard(shard_set: ShardSet, record: dict[str, Any], progress: Callabl
     except (ValueError, OSError) as error:
         return [f"{name}: {error}"]
     problems = _compare(name, record, index, (shard_set.folder / name).stat().st_size, sha256)
+    bad: list[str] = []
     for sample in index.samples:
         ref = SampleRef(name, sample)
         for member in sample.members:
             try:
                 _check_member(shard_set, ref, member)
             except ValueError as error:
-                problems.append(f"{name}: {sample.key}.{member}: {error}")
+                bad.append(str(error).partition(": run a2d2-prep verify")[0])
         progress(1)
-    return problems
+    more = f", and {len(bad) - 1} members more" if len(bad) > 1 else ""
+    return problems + [f"{name}: {bad[0]}{more}"] * bool(bad)
 
 
 def _compare(name: str, record: dict[str, Any], index: ShardIndex, size: int, sha256: str) -> list[str]:
@@ -69,7 +71,7 @@ def _check_member(shard_set: ShardSet, ref: SampleRef, member: str) -> None:
     if member == META:
         meta = decode_json(shard_set.read(ref, META))
         if not isinstance(meta, dict) or meta.get("key") != ref.key:
-            raise ValueError("does not belong to this sample")
+            raise ValueError(f"{ref.key}.{META} does not belong to this sample")
         return
     label = next(label for label in LABELS if ref.labels.get(label) == member)
     value = shard_set.load(ref, [label])[label]
@@ -77,7 +79,7 @@ def _check_member(shard_set: ShardSet, ref: SampleRef, member: str) -> None:
     if label == "steering":
         angles = value.get("angles_deg") if isinstance(value, dict) else None
         if not isinstance(angles, list) or len(angles) < STEERING_STEPS:
-            raise ValueError(f"must have at least {STEERING_STEPS} angles")
+            raise ValueError(f"{ref.key}.{member} must have at least {STEERING_STEPS} angles")
         return
     shapes = {
         "image": ((size, size, 3), np.uint8),
@@ -87,6 +89,8 @@ def _check_member(shard_set: ShardSet, ref: SampleRef, member: str) -> None:
     }
     shape, kind = shapes[label]
     if value.shape != shape or value.dtype != kind:
-        raise ValueError(f"must be {shape} {np.dtype(kind)}, got {value.shape} {value.dtype}")
+        raise ValueError(f"{ref.key}.{member} must be {shape} {np.dtype(kind)}, got {value.shape} {value.dtype}")
     if label == "segmentation" and ((value >= len(SEGMENTATION_CLASSES)) & (value != IGNORE_INDEX)).any():
-        raise ValueError(f"class ids must be below {len(SEGMENTATION_CLASSES)} or {IGNORE_INDEX}, got {value.max()}")
+        raise ValueError(
+            f"class ids of {ref.key} must be below {len(SEGMENTATION_CLASSES)} or {IGNORE_INDEX}, got {value.max()}"
+        )

@@ -98,7 +98,9 @@ def test_a_dry_run_changes_nothing(synthetic: Path, built: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["train-000000.tar", "train-000000.index.json", "manifest.json"], ids=["tar", "index", "manifest"]
+    "name",
+    ["train-000000.tar", "train-000000.index.json", "manifest.json", "manifest.previous.json"],
+    ids=["tar", "index", "manifest", "previous manifest"],
 )
 def test_foreign_files_in_the_way_are_refused(synthetic: Path, tmp_path: Path, small_rules: Path, name: str) -> None:
     (tmp_path / name).write_text('{"mine": true}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -46,6 +47,19 @@ def test_a_window_is_small_however_the_file_is_written() -> None:
     (window,) = windows(orjson.dumps([entry], option=orjson.OPT_INDENT_2), FRONT)
     assert len(pickle.dumps(window)) < 1400
     assert window.signals() == {"angle": series, "angle_sign": series}
+
+
+@pytest.mark.parametrize("form", ["records", "drive"])
+def test_a_large_file_takes_no_memory_but_its_own(form: str) -> None:
+    """Megabytes of signals that nobody asked for; as Python objects they would be ten times as much."""
+    unused = {f"signal_{number}": {"values": [[time_us, 0.25] for time_us in range(500)]} for number in range(40)}
+    document = [record(FRONT, flexray=unused)] * 40 if form == "records" else {**unused, **drive(100)}
+    data = orjson.dumps(document)
+    tracemalloc.start()
+    bus_windows(data, SIGNALS, [FRONT], lambda _: 500)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 200_000
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from shards.schema import TASKS
 from train.config import MODES, PRESETS, ConfigError, build_config, dump_toml, load_document, to_document
 
 BASE = {
@@ -72,10 +73,9 @@ def test_later_layers_win_key_by_key():
         ({"stream": {"order": "random"}}, "stream.order must be one of items, samples"),
         ({"stream": {"allow_missing": True}}, "--allow-missing belongs to mode symmetric"),
         ({"task": "depth"}, "mode asymmetric trains all tasks"),
-        ({"threshold": {"neck": 3}}, "threshold.neck is unknown in mode asymmetric: it has shared"),
+        ({"threshold": {"neck": 3}}, "unknown key threshold.neck: known are shared"),
         ({"threshold": {"shared": 2.5}}, "threshold.shared must be a whole number"),
         ({"threshold": {"shared": 0}}, "threshold.shared must be above 0"),
-        ({"learning_rate": {"all": 0.1}}, "learning_rate.all is unknown in mode asymmetric"),
         ({"coefficient": {"depth": -1}}, "coefficient.depth must be above 0"),
         ({"loss": {"variance_focus": float("nan")}}, "loss.variance_focus must be a number"),
         ({"box_loss": {"lambda_coord": -1}}, "box_loss: lambda_coord must be"),
@@ -93,15 +93,23 @@ def test_what_no_run_can_have_is_refused_by_name(change, message):
     [
         ({"mode": "single", "task": "depth"}, "--network stl is not in this version: give --network mtl"),
         ({"mode": "single", "network": {"name": "mtl"}}, "mode single needs --task"),
-        ({**BASE["single"], "threshold": {"shared": 1}}, "threshold.shared is unknown in mode single: it has none"),
-        ({**BASE["single"], "coefficient": {"depth": 1}}, "coefficient.depth is unknown in mode single"),
         ({}, "got None: give --mode"),
     ],
-    ids=["stl", "task", "threshold", "coefficient", "mode"],
+    ids=["stl", "task", "mode"],
 )
 def test_what_a_mode_cannot_have(document, message):
     with pytest.raises(ConfigError, match=message):
         build_config(document)
+
+
+@pytest.mark.parametrize("mode", ["asymmetric", "symmetric", "single"])
+def test_one_file_serves_every_mode(mode: str) -> None:
+    """The demo's: what belongs to other modes is passed over."""
+    example = load_document(str(Path(__file__).parents[1] / "examples" / "demo-train.toml"))
+    config = build_config(example, BASE[mode])
+    assert set(config.learning_rate) == ({"all"} if mode != "asymmetric" else {"shared", *TASKS})
+    assert bool(config.threshold) == (mode == "asymmetric")
+    assert bool(config.coefficient) == (mode != "single")
 
 
 @pytest.mark.parametrize(("text", "message"), [(b"a = ", "is not TOML"), (b"\xff\xfe", "is not TOML")])

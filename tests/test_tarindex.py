@@ -83,6 +83,15 @@ def test_links_are_what_they_lead_to_inside_the_tar(tmp_path: Path, tar_format: 
     }
 
 
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_what_has_no_data_has_none_whatever_its_header_says(tmp_path: Path, kind: bytes) -> None:
+    odd, after = tarfile.TarInfo("odd"), tarfile.TarInfo("after")
+    odd.type, odd.size, odd.linkname = kind, 4096, "after"
+    path = tmp_path / "x.tar"
+    path.write_bytes(odd.tobuf() + after.tobuf() + bytes(1024))
+    assert scan_tar(path)[-1].name == "after"
+
+
 def test_sizes_beyond_8_gib_are_base_256(tmp_path: Path) -> None:
     info = tarfile.TarInfo("big")
     info.size = 9 << 30

@@ -43,7 +43,7 @@ def write_tiny_shards(folder: Path, train: Layout = TRAIN, val: Layout = VAL, ru
                         member: Member(*writer.add(f"{key}.{member}", data))
                         for member, data in members_of(frame, labels).items()
                     }
-                    samples.append(Sample(key, members))
+                    samples.append(Sample(key, members, {}))
                     frame += 1
             index = ShardIndex(name, split, writer.bytes, writer.sha256, "", {}, tuple(samples), (), {})
             index.write(folder)

@@ -45,6 +45,7 @@ class Console:
     def __init__(self) -> None:
         self._bar: Any = None
         self._what = ""
+        self._paced = ("", 0.0, 0)  # in a log: of what, since when, with how many done
         self._next_line = time.monotonic() + _LINE_EVERY_S
 
     def say(self, line: str) -> None:
@@ -58,7 +59,18 @@ class Console:
             self._move_bar(what, done, total, facts)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _LINE_EVERY_S
-            click.echo(" | ".join(part for part in (f"{what}: {done}/{total}", facts()) if part))
+            click.echo(" | ".join(part for part in (f"{what}: {done}/{total}", self._left(what, done, total), facts())
+                                  if part))  # fmt: skip
+
+    def _left(self, what: str, done: int, total: int) -> str:
+        """The time left, from the pace since the first such line of `what`."""
+        now = time.monotonic()
+        if what != self._paced[0]:
+            self._paced = (what, now, done)
+            return ""
+        _, since, before = self._paced
+        minutes, seconds = divmod(round((total - done) * (now - since) / max(1, done - before)), 60)
+        return f"{minutes}:{seconds:02d} min left"
 
     def _move_bar(self, what: str, done: int, total: int, facts: Callable[[], str]) -> None:
         if self._bar is None or what != self._what:
@@ -133,7 +145,10 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
     return parse
 
 
-@click.command()
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+
+@click.command(context_settings=_HELP)
 @click.option("--mode", type=click.Choice(MODES), help="How to train; needed unless --config says it.")
 @click.option("--shards", help="Folder that a2d2-prep wrote [default: shards].")
 @click.option("--task", type=click.Choice(TASKS), help="The task of --mode single.")
@@ -207,7 +222,7 @@ def nest(options: Document) -> Document:
     return document
 
 
-@click.command()
+@click.command(context_settings=_HELP)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--shards", default="shards", show_default=True, type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(SPLITS), default="val", show_default=True)

@@ -9,7 +9,7 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -152,7 +152,7 @@ def build_config(*documents: Document) -> RunConfig:
         raise ConfigError(f"mode must be one of {', '.join(MODES)}, got {mode!r}: give --mode")
     config: RunConfig = _parse(RunConfig, merge({"out": f"runs/{mode}", **_DEFAULTS[mode]}, given), "")
     _check(config)
-    return config
+    return _relevant(config)
 
 
 def _parse(kind: type[Any], document: Any, where: str) -> Any:
@@ -229,18 +229,28 @@ def _check_task(config: RunConfig) -> None:
         raise ConfigError(f"--allow-missing belongs to mode symmetric, got mode {config.mode}")
 
 
-def _check_numbers(config: RunConfig) -> None:
-    """Tables per part or task: the right keys, all of them, and positive numbers."""
+def _relevant(config: RunConfig) -> RunConfig:
+    """Without the entries that belong to other modes: one file can serve all three."""
     asymmetric = config.mode == "asymmetric"
+    rates = PARTS if asymmetric else (ALL,)
+    return replace(
+        config,
+        learning_rate={part: rate for part, rate in config.learning_rate.items() if part in rates},
+        threshold=config.threshold if asymmetric else {},
+        coefficient={} if config.mode == "single" else config.coefficient,
+    )
+
+
+def _check_numbers(config: RunConfig) -> None:
+    """Tables per part or task: known keys and positive numbers."""
     for name, table, keys in (
-        ("learning_rate", config.learning_rate, PARTS if asymmetric else (ALL,)),
-        ("threshold", config.threshold, PARTS if asymmetric else ()),
-        ("coefficient", config.coefficient, () if config.mode == "single" else TASKS),
+        ("learning_rate", config.learning_rate, (*PARTS, ALL)),
+        ("threshold", config.threshold, PARTS),
+        ("coefficient", config.coefficient, TASKS),
     ):
         unknown = [key for key in table if key not in keys]
         if unknown:
-            known = f"it has {', '.join(keys)}" if keys else "it has none"
-            raise ConfigError(f"{name}.{unknown[0]} is unknown in mode {config.mode}: {known}")
+            raise ConfigError(f"unknown key {name}.{unknown[0]}: known are {', '.join(keys)}")
         for key, number in table.items():
             if not number > 0:
                 raise ConfigError(f"{name}.{key} must be above 0, got {number}")

@@ -30,6 +30,7 @@ from train.run import (
 )
 
 PICTURES = "pictures"
+TABLE_FILE = "table.txt"
 
 
 def finish(run: Run, reporter: Reporter) -> None:
@@ -45,8 +46,9 @@ def finish(run: Run, reporter: Reporter) -> None:
         "counts_at_end": run.counts,
     }
     write_whole(run.folder / EVALUATION_FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))
+    write_whole(run.folder / TABLE_FILE, (metrics_table(record["metrics"]) + "\n").encode())
     say_result(record, f"best.pt, epoch {record['epoch']} of {run.progress.epoch}", reporter)
-    reporter.say(f"in {run.folder}: {BEST}, {EVALUATION_FILE}, {METRICS_FILE}, {PICTURES}/")
+    reporter.say(f"in {run.folder}: {BEST}, {EVALUATION_FILE}, {TABLE_FILE}, {METRICS_FILE}, {PICTURES}/")
 
 
 def _origin(config: RunConfig, facts: Mapping[str, Any], manifest_sha256: str) -> dict[str, Any]:
