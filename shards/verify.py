@@ -48,8 +48,9 @@ def _verify_shard(shard_set: ShardSet, record: dict[str, Any], progress: Callabl
             except ValueError as error:
                 bad.append(str(error).partition(": run a2d2-prep verify")[0])
         progress(1)
-    more = f", and {len(bad) - 1} members more" if len(bad) > 1 else ""
-    return problems + [f"{name}: {bad[0]}{more}"] * bool(bad)
+    if bad:
+        problems.append(f"{name}: {bad[0]}" + (f", and {len(bad) - 1} members more" if len(bad) > 1 else ""))
+    return problems
 
 
 def _compare(name: str, record: dict[str, Any], index: ShardIndex, size: int, sha256: str) -> list[str]:
