@@ -1,4 +1,4 @@
-"""The four task heads of the thesis (section 3.3): each takes the shared part's four maps and reads one.
+"""The four task heads of the thesis (section 3.3): each takes one of the shared part's four maps, its `level`.
 
 `inputs` is the channel count of those maps, `width` scales the hidden channels, `size` is the image's side S.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +57,8 @@ class SteeringHead(nn.Module):
     `width` does not scale those: the cost lies in the first layer, which shrinks with the neck's channels.
     """
 
+    level = 3
+
     def __init__(self, inputs: int, size: int) -> None:
         super().__init__()
         self.side = size // 32
@@ -69,15 +70,16 @@ class SteeringHead(nn.Module):
             started(nn.Linear(10, STEERING_STEPS), LAST_GAIN),
         )  # fmt: skip
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """-> (B, 10), in units of steering_scale_deg, left negative, in the order of time."""
-        on_32 = maps[3]
+    def forward(self, on_32: Tensor) -> Tensor:
+        """(B, inputs, S / 32, S / 32) -> (B, 10), in units of steering_scale_deg, left negative, in order of time."""
         check_side(on_32, self.side, "steering")
         return self.layers(on_32)
 
 
 class SegmentationHead(nn.Module):
     """Stride 8, doubled three times, then a 3x3 convolution to the classes."""
+
+    level = 1
 
     def __init__(self, inputs: int, classes: int, width: float = 1.0) -> None:
         super().__init__()
@@ -89,9 +91,9 @@ class SegmentationHead(nn.Module):
             predicted(third, classes),
         )
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """-> (B, classes, S, S) logits."""
-        return self.layers(maps[1])
+    def forward(self, on_8: Tensor) -> Tensor:
+        """(B, inputs, S / 8, S / 8) -> (B, classes, S, S) logits."""
+        return self.layers(on_8)
 
 
 class BoxHead(nn.Module):
@@ -99,6 +101,8 @@ class BoxHead(nn.Module):
 
     1024 px needs all three; at 512 and 256 the first ones have stride 1, which costs no parameter.
     """
+
+    level = 2
 
     def __init__(self, inputs: int, size: int, width: float = 1.0) -> None:
         super().__init__()
@@ -118,12 +122,12 @@ class BoxHead(nn.Module):
             start[:, 1:3] = 0.5  # the cell's middle
             start[:, 3:5] = softplus_inverse(BOX_SIDE_START)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """-> (B, 8, 8, 10, 19) = cell row, cell column, slot, (objectness, x, y, w, h, 14 class scores).
+    def forward(self, on_16: Tensor) -> Tensor:
+        """(B, inputs, S / 16, S / 16) -> (B, 8, 8, 10, 19) = cell row, cell column, slot, values.
 
-        x and y are in 0..1 of the cell, w and h in 0..1 of the image, positive by a softplus; all else is linear.
+        The values are objectness, x, y, w, h and 14 class scores: x and y in 0..1 of the cell, w and h in 0..1 of
+        the image, positive by a softplus; all else is linear.
         """
-        on_16 = maps[2]
         check_side(on_16, self.side, "boxes")
         grid = self.layers(on_16).unflatten(1, (SLOTS, SLOT_VALUES))  # (B, slots, values, rows, columns)
         slots = grid.permute(0, 3, 4, 1, 2)  # (B, rows, columns, slots, values)
@@ -132,6 +136,8 @@ class BoxHead(nn.Module):
 
 class DepthHead(nn.Module):
     """Stride 4, doubled twice, then two 3x3 convolutions to one positive value a pixel."""
+
+    level = 0
 
     def __init__(self, inputs: int, width: float = 1.0, activation: str = "softplus") -> None:
         super().__init__()
@@ -152,9 +158,18 @@ class DepthHead(nn.Module):
         start = softplus_inverse(DEPTH_START) if activation == "softplus" else DEPTH_START
         nn.init.constant_(last.bias, start)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """-> (B, S, S), in units of max_m."""
-        return self.layers(maps[0]).squeeze(1)
+    def forward(self, on_4: Tensor) -> Tensor:
+        """(B, inputs, S / 4, S / 4) -> (B, S, S), in units of max_m."""
+        return self.layers(on_4).squeeze(1)
+
+
+# Which of the shared part's maps each task's head takes.
+LEVELS = {
+    "steering": SteeringHead.level,
+    "segmentation": SegmentationHead.level,
+    "boxes": BoxHead.level,
+    "depth": DepthHead.level,
+}
 
 
 def softplus_inverse(value: float) -> float:

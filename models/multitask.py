@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.backbone import Backbone
 from models.bifpn import Neck
-from models.heads import BoxHead, DepthHead, SegmentationHead, SteeringHead, scaled
+from models.heads import LEVELS, BoxHead, DepthHead, SegmentationHead, SteeringHead, scaled
 
 TASKS = ("steering", "segmentation", "boxes", "depth")
 SIZES = (256, 512, 1024)  # px, the sides of an image
@@ -35,12 +35,13 @@ class SharedPart(nn.Module):
 
 
 class MultiTaskNet(nn.Module):
-    """`shared`, then `heads[task]` on its four maps."""
+    """`shared`, then `heads[task]` on the map of its level."""
 
     def __init__(self, shared: SharedPart, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.shared = shared
         self.heads = nn.ModuleDict(dict(heads))
+        self.levels = {task: LEVELS[task] for task in heads}  # which of the features each head takes
 
     def forward(self, images: Tensor, tasks: Sequence[str] = TASKS) -> dict[str, Tensor]:
         """(B, 3, S, S) float, normalised by the caller -> an output per task asked for; no other head runs.
@@ -51,8 +52,13 @@ class MultiTaskNet(nn.Module):
         for task in tasks:
             if task not in self.heads:
                 raise ValueError(f"tasks must be among {', '.join(self.heads)}, got {task!r}: there is no such head")
-        maps = self.shared(images)
-        return {task: self.heads[task](maps) for task in tasks}
+        maps = self.features(images)
+        return {task: self.heads[task](maps[self.levels[task]]) for task in tasks}
+
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, S, S) float, normalised -> what the heads take, a map per level; see SharedPart."""
+        maps: tuple[Tensor, ...] = self.shared(images)
+        return maps
 
     def parts(self) -> dict[str, nn.Module]:
         """What is optimized on its own in the asymmetric regime: `shared`, then each task's head."""

@@ -31,7 +31,7 @@ def test_scaled(channels: int, width: float, expected: int) -> None:
 )
 def test_a_head_reads_its_own_level(head: nn.Module, level: int, shape: tuple[int, ...]) -> None:
     maps = [values.requires_grad_() for values in maps_of(256, batch=2)]
-    output = head(maps)
+    output = head(maps[head.level])
     assert tuple(output.shape) == shape
     output.sum().backward()
     assert [index for index, values in enumerate(maps) if values.grad is not None] == [level]
@@ -42,14 +42,14 @@ def test_box_channels_are_slots_of_values() -> None:
     last = head.layers[-1]
     nn.init.zeros_(last.weight)
     last.bias.data = torch.arange(190.0)
-    output = head(maps_of(256))
+    output = head(maps_of(256)[head.level])
     expected = torch.arange(190.0).reshape(10, 19)
     expected[:, 3:5] = nn.functional.softplus(expected[:, 3:5])
     torch.testing.assert_close(output, expected.expand(1, 8, 8, 10, 19))
 
 
 def test_boxes_start_small_in_the_middle_of_their_cells() -> None:
-    boxes = BoxHead(8, 256)([torch.zeros_like(values) for values in maps_of(256)])
+    boxes = BoxHead(8, 256)(torch.zeros_like(maps_of(256)[BoxHead.level]))
     torch.testing.assert_close(boxes[..., :5], torch.tensor([0.0, 0.5, 0.5, 0.1, 0.1]).expand(1, 8, 8, 10, 5))
     assert not boxes[..., 5:].any()
 
@@ -62,7 +62,7 @@ def test_box_cells_are_row_then_column(size: int, per_cell: int) -> None:
             nn.init.constant_(layer.weight, 0.1)  # a blur: what it sees spreads evenly, and stays where it is
     maps = [torch.zeros_like(values) for values in maps_of(size)]
     maps[2][0, :, 2 * per_cell, 5 * per_cell] = 1.0
-    objectness = head(maps)[0, :, :, 0, 0]
+    objectness = head(maps[head.level])[0, :, :, 0, 0]
     assert divmod(int(objectness.argmax()), 8) == (2, 5)
 
 
@@ -75,7 +75,7 @@ def test_smaller_images_lose_the_first_strides_of_the_box_head(size: int, stride
 def test_box_sizes_are_positive_and_all_else_is_linear() -> None:
     head = BoxHead(8, 256, 0.1)
     nn.init.constant_(head.layers[-1].bias, -5.0)
-    output = head(maps_of(256))
+    output = head(maps_of(256)[head.level])
     assert (output[..., 3:5] > 0).all()
     assert (output[..., :3] < 0).all()
     assert (output[..., 5:] < 0).all()
@@ -84,7 +84,7 @@ def test_box_sizes_are_positive_and_all_else_is_linear() -> None:
 @pytest.mark.parametrize("activation", DEPTH_ACTIVATIONS)
 def test_depth_starts_near_a_driving_scene(activation: str) -> None:
     torch.manual_seed(0)
-    depth = DepthHead(64, 0.25, activation)(maps_of(256, channels=64))
+    depth = DepthHead(64, 0.25, activation)(maps_of(256, channels=64)[DepthHead.level])
     assert depth.mean().item() == pytest.approx(0.15, abs=0.05)
     assert (depth >= 0).all()
 
@@ -99,4 +99,4 @@ def test_depth_starts_near_a_driving_scene(activation: str) -> None:
 )
 def test_another_image_size(head: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        head(maps_of(256))
+        head(maps_of(256)[head.level])

@@ -20,9 +20,10 @@ from PIL import Image
 
 from tests.tiny_shards import ALL, write_tiny_shards
 from tests.toy import ToyNet
-from train import cli, loop, outcome
+from train import loop, outcome
 from train import run as run_room
 from train.checkpoint import load_checkpoint
+from train.cli import evaluate, train
 from train.regimes import AsymmetricSteps
 
 SMALL = ("--backbone", "resnet18", "--width", "0.125", "--weights", "none", "--device", "cpu", "--batch-size", "2")
@@ -49,11 +50,11 @@ def toy_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def amtl_train(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.train, [str(argument) for argument in arguments])
+    return CliRunner().invoke(train.main, [str(argument) for argument in arguments])
 
 
 def amtl_eval(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.evaluate, [str(argument) for argument in arguments])
+    return CliRunner().invoke(evaluate.main, [str(argument) for argument in arguments])
 
 
 def one_line(result: Result, code: int) -> str:

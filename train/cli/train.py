@@ -1,130 +1,29 @@
-"""`amtl-train` and `amtl-eval`: options, signals, lines for people, exit codes."""
+"""`amtl-train`: its options, and the config that they and a file make."""
 
 from __future__ import annotations
 
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
-import orjson
-import torch
-from tqdm import tqdm
 
-from shards.schema import SPLITS, TASKS
-from shards.writer import write_whole
+from shards.schema import TASKS
+from train.cli.console import HELP, Console, exit_codes, stop_signals
 from train.config import (
     DEVICES,
     MODES,
     NETWORKS,
     ORDERS,
-    ConfigError,
     Document,
     RunConfig,
     build_config,
     load_document,
     merge,
 )
-from train.data import Stopped
 from train.loop import train as train_run
-from train.outcome import evaluate_checkpoint, finish, say_result
+from train.outcome import finish
 from train.run import CONFIG_FILE, Run, prepare
-
-STOPPED = 75  # exit code: stopped by a signal with the work kept
-_LINE_EVERY_S = 10.0  # in a batch log, where there is no bar
-
-
-class Console:
-    """Lines and, on a terminal, a bar; in a batch log a line every ten seconds instead."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._what = ""
-        self._paced = ("", 0.0, 0)  # in a log: of what, since when, with how many done
-        self._next_line = time.monotonic() + _LINE_EVERY_S
-
-    def say(self, line: str) -> None:
-        """A line to keep."""
-        self.close()
-        click.echo(line)
-
-    def progress(self, what: str, done: int, total: int, facts: Callable[[], str]) -> None:
-        """How far `what` is."""
-        if sys.stderr.isatty():
-            self._move_bar(what, done, total, facts)
-        elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _LINE_EVERY_S
-            click.echo(" | ".join(part for part in (f"{what}: {done}/{total}", self._left(what, done, total), facts())
-                                  if part))  # fmt: skip
-
-    def _left(self, what: str, done: int, total: int) -> str:
-        """The time left, from the pace since the first such line of `what`."""
-        now = time.monotonic()
-        if what != self._paced[0]:
-            self._paced = (what, now, done)
-            return ""
-        _, since, before = self._paced
-        minutes, seconds = divmod(round((total - done) * (now - since) / max(1, done - before)), 60)
-        return f"{minutes}:{seconds:02d} min left"
-
-    def _move_bar(self, what: str, done: int, total: int, facts: Callable[[], str]) -> None:
-        if self._bar is None or what != self._what:
-            self.close()
-            self._what = what
-            self._bar = tqdm(total=total, initial=done, desc=what, dynamic_ncols=True, leave=False)
-        self._bar.update(done - self._bar.n)
-        if time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + 1.0
-            self._bar.set_postfix_str(facts(), refresh=False)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGTERM, SIGINT and SIGUSR1 ask for a stop; a second Ctrl-C ends the process at once."""
-    asked = [False]
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked[0] = True
-        if number == signal.SIGINT:  # batch systems repeat the others while the checkpoint is being written
-            signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
-    try:
-        yield lambda: asked[0]
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def exit_codes(command: str, kept: str) -> Iterator[None]:
-    """What ends a command becomes one line and a code: 1 the work failed, 2 wrong usage, 75 stopped."""
-    try:
-        yield
-    except ConfigError as error:
-        _end(2, f"{command}: {error}")
-    except Stopped:
-        _end(STOPPED, f"{command}: stopped by a signal; {kept}")
-    except torch.OutOfMemoryError:
-        _end(1, f"{command}: the GPU's memory is not enough: lower --batch-size or --width, or use smaller samples")
-    except (ValueError, OSError) as error:
-        _end(1, f"{command}: {' '.join(str(error).split())}")
-
-
-def _end(code: int, line: str) -> NoReturn:
-    click.echo(line, err=True)
-    sys.exit(code)
 
 
 def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], Document]:
@@ -145,10 +44,7 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
     return parse
 
 
-_HELP = {"help_option_names": ["-h", "--help"]}
-
-
-@click.command(context_settings=_HELP)
+@click.command(context_settings=HELP)
 @click.option("--mode", type=click.Choice(MODES), help="How to train; needed unless --config says it.")
 @click.option("--shards", help="Folder that a2d2-prep wrote [default: shards].")
 @click.option("--task", type=click.Choice(TASKS), help="The task of --mode single.")
@@ -178,7 +74,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @click.option("--coefficient", multiple=True, callback=pairs(float), metavar="TASK=X",
               help="Divides a task's loss; repeats.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with the run that the folder holds.")
-def train(config_name: str | None, resume: bool, **options: Any) -> None:
+def main(config_name: str | None, resume: bool, **options: Any) -> None:
     """Train on shards: asymmetric, symmetric, or a single task.
 
     A stop by SIGTERM, SIGINT or SIGUSR1 keeps the work and exits with 75; the same command with --resume goes on.
@@ -220,31 +116,3 @@ def nest(options: Document) -> Document:
             table, _, key = name.partition("__")
             document = merge(document, {table: {key: value}} if key else {table: value})
     return document
-
-
-@click.command(context_settings=_HELP)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--shards", default="shards", show_default=True, type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(SPLITS), default="val", show_default=True)
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
-@click.option("--workers", type=click.IntRange(min=-1), default=-1, help="Reading processes [default: as amtl-train].")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result there too.")
-def evaluate(checkpoint: Path, shards: Path, split: str, device: str, workers: int, json_file: Path | None) -> None:
-    """Measure CHECKPOINT (best.pt or last.pt of a run) on a split, each metric beside constant predictions."""
-    with exit_codes("amtl-eval", "nothing was written"), stop_signals() as stopping:
-        console = Console()
-        try:
-            record = evaluate_checkpoint(
-                checkpoint,
-                shards,
-                split=split,
-                device_name=device,
-                workers=workers,
-                stopping=stopping,
-                reporter=console,
-            )
-        finally:
-            console.close()
-        if json_file is not None:
-            write_whole(json_file, orjson.dumps(record, option=orjson.OPT_INDENT_2))
-        say_result(record, str(checkpoint), console)

@@ -1,0 +1,1 @@
+"""The trainer's commands: options, lines for people, exit codes."""

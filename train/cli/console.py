@@ -1,0 +1,110 @@
+"""What the commands share: lines and bars, signals, and exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+import torch
+from tqdm import tqdm
+
+from train.config import ConfigError
+from train.data import Stopped
+
+HELP = {"help_option_names": ["-h", "--help"]}
+STOPPED = 75  # exit code: stopped by a signal with the work kept
+_LINE_EVERY_S = 10.0  # in a batch log, where there is no bar
+
+
+class Console:
+    """Lines and, on a terminal, a bar; in a batch log a line every ten seconds instead."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._what = ""
+        self._paced = ("", 0.0, 0)  # in a log: of what, since when, with how many done
+        self._next_line = time.monotonic() + _LINE_EVERY_S
+
+    def say(self, line: str) -> None:
+        """A line to keep."""
+        self.close()
+        click.echo(line)
+
+    def progress(self, what: str, done: int, total: int, facts: Callable[[], str]) -> None:
+        """How far `what` is."""
+        if sys.stderr.isatty():
+            self._move_bar(what, done, total, facts)
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _LINE_EVERY_S
+            click.echo(" | ".join(part for part in (f"{what}: {done}/{total}", self._left(what, done, total), facts())
+                                  if part))  # fmt: skip
+
+    def _left(self, what: str, done: int, total: int) -> str:
+        """The time left, from the pace since the first such line of `what`."""
+        now = time.monotonic()
+        if what != self._paced[0]:
+            self._paced = (what, now, done)
+            return ""
+        _, since, before = self._paced
+        minutes, seconds = divmod(round((total - done) * (now - since) / max(1, done - before)), 60)
+        return f"{minutes}:{seconds:02d} min left"
+
+    def _move_bar(self, what: str, done: int, total: int, facts: Callable[[], str]) -> None:
+        if self._bar is None or what != self._what:
+            self.close()
+            self._what = what
+            self._bar = tqdm(total=total, initial=done, desc=what, dynamic_ncols=True, leave=False)
+        self._bar.update(done - self._bar.n)
+        if time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + 1.0
+            self._bar.set_postfix_str(facts(), refresh=False)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """SIGTERM, SIGINT and SIGUSR1 ask for a stop; a second Ctrl-C ends the process at once."""
+    asked = [False]
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked[0] = True
+        if number == signal.SIGINT:  # batch systems repeat the others while the checkpoint is being written
+            signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield lambda: asked[0]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def exit_codes(command: str, kept: str) -> Iterator[None]:
+    """What ends a command becomes one line and a code: 1 the work failed, 2 wrong usage, 75 stopped."""
+    try:
+        yield
+    except ConfigError as error:
+        end(2, f"{command}: {error}")
+    except Stopped:
+        end(STOPPED, f"{command}: stopped by a signal; {kept}")
+    except torch.OutOfMemoryError:
+        end(1, f"{command}: the GPU's memory is not enough: lower --batch-size or --width, or use smaller samples")
+    except (ValueError, OSError) as error:
+        end(1, f"{command}: {' '.join(str(error).split())}")
+
+
+def end(code: int, line: str) -> NoReturn:
+    click.echo(line, err=True)
+    sys.exit(code)

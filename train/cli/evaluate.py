@@ -1,0 +1,42 @@
+"""`amtl-eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import orjson
+
+from shards.schema import SPLITS
+from shards.writer import write_whole
+from train.cli.console import HELP, Console, exit_codes, stop_signals
+from train.config import DEVICES
+from train.outcome import evaluate_checkpoint, say_result
+
+
+@click.command(context_settings=HELP)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--shards", default="shards", show_default=True, type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(SPLITS), default="val", show_default=True)
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@click.option("--workers", type=click.IntRange(min=-1), default=-1, help="Reading processes [default: as amtl-train].")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result there too.")
+def main(checkpoint: Path, shards: Path, split: str, device: str, workers: int, json_file: Path | None) -> None:
+    """Measure CHECKPOINT (best.pt or last.pt of a run) on a split, each metric beside constant predictions."""
+    with exit_codes("amtl-eval", "nothing was written"), stop_signals() as stopping:
+        console = Console()
+        try:
+            record = evaluate_checkpoint(
+                checkpoint,
+                shards,
+                split=split,
+                device_name=device,
+                workers=workers,
+                stopping=stopping,
+                reporter=console,
+            )
+        finally:
+            console.close()
+        if json_file is not None:
+            write_whole(json_file, orjson.dumps(record, option=orjson.OPT_INDENT_2))
+        say_result(record, str(checkpoint), console)
