@@ -11,7 +11,7 @@ from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import VAL, steering_of, write_tiny_shards
 from train.baselines import Tally, load_baselines, save_baselines, score_baselines, weighted_median
-from train.data import Batch, Stream
+from train.stream import Batch, Stream
 
 
 def tallied(**labels: torch.Tensor) -> dict[str, torch.Tensor]:

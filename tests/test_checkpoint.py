@@ -14,9 +14,9 @@ from tests.toy import ToyNet
 from train import run as run_room
 from train.checkpoint import BEST, LAST, better_than, check_data, config_differences, load_checkpoint, save_checkpoint
 from train.config import RunConfig, build_config, to_document
-from train.data import Stopped
 from train.loop import train
 from train.run import Run, open_shards, prepare
+from train.stream import Stopped
 
 TINY_STEPS = {"shared": 4, "steering": 2, "segmentation": 3, "boxes": 2, "depth": 3}
 RATES = {"shared": 1e-2, "steering": 1e-2, "segmentation": 1e-2, "boxes": 1e-2, "depth": 1e-2}

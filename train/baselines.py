@@ -17,8 +17,9 @@ from torch import Tensor
 from shards.classes import IGNORE_INDEX, SEGMENTATION_CLASSES
 from shards.schema import BOX_VALUES, STEERING_STEPS
 from shards.writer import write_whole
-from train.data import Batch, Stream, cut_batches, label_reads
 from train.metrics import Score, Scores, build_score
+from train.order import cut_batches, label_reads
+from train.stream import Batch, Stream
 
 _BATCH = 8  # samples whose labels are looked at together
 _BINS_PER_M = 256  # of the depth histogram: the steps of 16-bit depth, finer than those of 8-bit

@@ -11,9 +11,10 @@ import torch
 
 from shards.classes import SEGMENTATION_CLASSES
 from train.baselines import Baselines
-from train.data import Stream, cut_batches, label_reads
 from train.metrics import METRICS, Scores, build_score
 from train.objective import Objective
+from train.order import cut_batches, label_reads
+from train.stream import Stream
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import orjson
 from shards.schema import TASKS
 from shards.writer import write_whole
 from train.checkpoint import BEST, LAST, better_than
-from train.data import Batch, Stopped
 from train.evaluate import Evaluation, evaluate
 from train.regimes import epoch_items, train_batches
 from train.report import epoch_lines
 from train.run import METRICS_FILE, Progress, Reporter, Run, metrics_lines, run_baselines
+from train.stream import Batch, Stopped
 
 
 def train(run: Run, reporter: Reporter) -> None:

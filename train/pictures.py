@@ -16,9 +16,10 @@ from shards.classes import BOX_CLASSES
 from shards.draw import Box, Picture, panel, stack_panels
 from shards.reader import SampleRef
 from shards.schema import BOX_VALUES, TASKS
-from train.data import Stream, label_reads
 from train.metrics import boxes_of_grid, detections
 from train.objective import Objective
+from train.order import label_reads
+from train.stream import Stream
 
 SHOWN_SCORE = 0.3  # predicted boxes below it are not drawn
 _PLOT_PX = (420, 280)  # width and height of one task's curves

@@ -13,8 +13,9 @@ from torch import Tensor
 from shards.reader import SampleRef
 from train.accumulate import Accumulator
 from train.config import ALL, SHARED, RunConfig
-from train.data import Batch, Item, Read, cut_batches, epoch_order, group_reads
 from train.objective import Objective
+from train.order import Item, Read, cut_batches, epoch_order, group_reads
+from train.stream import Batch
 
 
 def choose_samples(config: RunConfig, samples: Sequence[SampleRef]) -> tuple[list[SampleRef], str]:

@@ -28,9 +28,9 @@ from train.checkpoint import (
     save_checkpoint,
 )
 from train.config import Document, RunConfig, dump_toml, to_document
-from train.data import Stream, worker_count
 from train.objective import Objective
 from train.regimes import Steps, build_steps, choose_samples, slow_parts
+from train.stream import Stream, worker_count
 
 CONFIG_FILE = "config.toml"
 METRICS_FILE = "metrics.jsonl"

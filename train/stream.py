@@ -1,7 +1,4 @@
-"""What a training step is fed with: the order of an epoch, members read through the shards' index, batches.
-
-The order is a pure function of (seed, epoch); workers only read what it names, so their number changes nothing.
-"""
+"""What a training step is fed with: members read through the shards' index, decoded into batches."""
 
 from __future__ import annotations
 
@@ -19,27 +16,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from shards.reader import SampleRef, ShardSet
 from shards.schema import STEERING_STEPS, TASKS
+from train.order import Read
 
 
 class Stopped(Exception):
     """A signal asked the run to stop; what was done so far is kept."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One training item: a sample and one of its labels."""
-
-    sample: int  # position in the list of samples
-    task: str
-
-
-@dataclass(frozen=True)
-class Read:
-    """What is read of a sample at once."""
-
-    sample: int  # position in the list of samples
-    tasks: tuple[str, ...]
-    image: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,66 +42,6 @@ class Batch:
         images = None if self.images is None else self.images.to(device, non_blocking=True)
         rows = {task: rows.to(device) for task, rows in self.rows.items()}
         return Batch(self.keys, images, rows, {task: label.to(device) for task, label in self.labels.items()})
-
-
-def epoch_order(
-    samples: Sequence[SampleRef],
-    tasks: Sequence[str],
-    seed: int,
-    epoch: int,
-    order: str = "items",
-    shuffle_shards: int = 0,
-) -> list[Item]:
-    """Every (sample, label) of the samples' `tasks` once, in the order of this seed and epoch.
-
-    Shuffling happens within blocks of `shuffle_shards` shards, themselves in random order (0: one block of all).
-    `items`: independently; `samples`: the labels of a sample follow each other in the order of TASKS.
-    """
-    generator = np.random.default_rng((seed, epoch))
-    items: list[Item] = []
-    for block in _blocks(samples, shuffle_shards, generator):
-        of_sample = [[Item(i, task) for task in TASKS if task in tasks and task in samples[i].labels] for i in block]
-        if order == "items":
-            flat = [item for group in of_sample for item in group]
-            items += [flat[j] for j in generator.permutation(len(flat))]
-        else:
-            items += [item for j in generator.permutation(len(of_sample)) for item in of_sample[j]]
-    return items
-
-
-def _blocks(samples: Sequence[SampleRef], shuffle_shards: int, generator: np.random.Generator) -> list[list[int]]:
-    """Positions of samples, grouped by blocks of shards."""
-    by_shard: dict[str, list[int]] = {}
-    for position, ref in enumerate(samples):
-        by_shard.setdefault(ref.shard, []).append(position)
-    shards = list(by_shard.values())
-    if shuffle_shards == 0 or shuffle_shards >= len(shards):
-        return [list(range(len(samples)))]
-    mixed = [shards[j] for j in generator.permutation(len(shards))]
-    cuts = range(0, len(mixed), shuffle_shards)
-    return [[position for shard in mixed[cut : cut + shuffle_shards] for position in shard] for cut in cuts]
-
-
-def group_reads(items: Sequence[Item], *, together: bool) -> list[Read]:
-    """A read per item, or, `together`, one per run of items of the same sample."""
-    reads: list[Read] = []
-    for item in items:
-        if together and reads and reads[-1].sample == item.sample:
-            reads[-1] = Read(item.sample, (*reads[-1].tasks, item.task))
-        else:
-            reads.append(Read(item.sample, (item.task,)))
-    return reads
-
-
-def label_reads(samples: Sequence[SampleRef], tasks: Sequence[str], *, image: bool) -> list[Read]:
-    """In set order, a read per sample that has any of the tasks' labels, for all that it has."""
-    wanted = [tuple(task for task in TASKS if task in tasks and task in ref.labels) for ref in samples]
-    return [Read(position, found, image) for position, found in enumerate(wanted) if found]
-
-
-def cut_batches(reads: Sequence[Read], size: int) -> list[list[Read]]:
-    """Neighbours together; the last batch may be smaller, nothing is dropped or repeated."""
-    return [list(reads[first : first + size]) for first in range(0, len(reads), size)]
 
 
 def load_read(shards: ShardSet, ref: SampleRef, read: Read) -> dict[str, Any]:
