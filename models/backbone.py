@@ -1,9 +1,13 @@
-"""The backbone: torchvision's ResNet without its classifier, its norm layers by choice, and its first weights."""
+"""The backbone: torchvision's ResNet without its classifier, its norm layers by choice, and its first weights.
+
+Those of DenseDepth's encoder, a DenseNet, are found the same way.
+"""
 
 from __future__ import annotations
 
 import http.client
 import pickle
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +17,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.densenet import DenseNet169_Weights, densenet169
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet, ResNet18_Weights, ResNet50_Weights
 
 BACKBONES = ("resnet50", "resnet18")
+DENSENET = "densenet169"  # the encoder of DenseDepth, no backbone of the multi-task network
 NORMS = ("frozen", "group", "batch")
 STRIDES = (4, 8, 16, 32)  # px of the image per pixel of each of the four maps
 
@@ -26,7 +32,11 @@ NORM_GROUPS = 32  # of Wu and He, "Group normalization"; divides every channel c
 FETCH_TIMEOUT_S = 15.0  # a firewall that drops packets must not hold a compute node
 
 _ARCHITECTURES = {"resnet50": (Bottleneck, (3, 4, 6, 3)), "resnet18": (BasicBlock, (2, 2, 2, 2))}
-_PUBLISHED = {"resnet50": ResNet50_Weights.IMAGENET1K_V2, "resnet18": ResNet18_Weights.IMAGENET1K_V1}
+_PUBLISHED = {
+    "resnet50": ResNet50_Weights.IMAGENET1K_V2,
+    "resnet18": ResNet18_Weights.IMAGENET1K_V1,
+    DENSENET: DenseNet169_Weights.IMAGENET1K_V1,
+}
 
 
 class FrozenNorm(nn.BatchNorm2d):
@@ -77,13 +87,14 @@ def norm_layer(norm: str) -> Callable[[int], nn.Module]:
 
 
 def find_weights(name: str, weights: str) -> tuple[dict[str, Tensor] | None, str]:
-    """The first weights of backbone `name`, and where they come from, for the record of the run.
+    """The first weights of backbone `name`, or of DENSENET, and where they come from, for the record of the run.
 
     `auto`: ImageNet's as torchvision ships them, from its cache or fetched; `none`: none; else a file that
-    holds a torchvision ResNet's state dict. Returns (state dict that fits `name`, description), or (None,
-    "scratch: <reason>"). The norm's default follows from which: frozen needs statistics that were learnt.
+    holds the state dict of torchvision's network of that name. Returns (state dict that fits, description), or
+    (None, "scratch: <reason>"). The norm's default follows from which: frozen needs statistics that were learnt.
     """
-    _check_name(name)
+    if name != DENSENET:
+        _check_name(name)
     if weights == "none":
         return None, "scratch: no weights were asked for"
     if weights != "auto":
@@ -124,8 +135,9 @@ def _fitting(name: str, state: object, source: str) -> dict[str, Tensor]:
             f"backbone weights must be a state dict of tensors, got {source}: it holds a {type(state).__name__}"
         )
     with torch.device("meta"):
-        expected = Backbone(name, "batch").state_dict()
-    found = {key: value for key, value in state.items() if not str(key).startswith("fc.")}
+        own = densenet169() if name == DENSENET else Backbone(name, "batch")
+    expected = without_classifier(own.state_dict())
+    found = without_classifier(state)
     problems = {
         "lacks": [key for key in expected if key not in found and not key.endswith("num_batches_tracked")],
         "has unexpected": [str(key) for key in found if key not in expected],
@@ -139,6 +151,15 @@ def _fitting(name: str, state: object, source: str) -> dict[str, Tensor]:
     if reasons:
         raise ValueError(f"backbone weights must fit {name}, got {source}: it {'; it '.join(reasons)}")
     return found
+
+
+def without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries of a torchvision network's features; a DenseNet's were once written as `norm.1`, now `norm1`."""
+    return {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", str(key)): value
+        for key, value in state.items()
+        if not str(key).startswith(("fc.", "classifier."))
+    }
 
 
 def _first(keys: list[str], shown: int = 3) -> str:

@@ -32,8 +32,8 @@ DEPTH_ACTIVATIONS = ("softplus", "relu")  # the second is the thesis's, which ha
 
 
 def scaled(channels: int, width: float) -> int:
-    """channels * width to the nearest multiple of 8, at least 8."""
-    return max(8, 8 * math.floor(channels * width / 8 + 0.5))
+    """channels * width to the nearest multiple of 8, at least 8; at width 1 the channels as they are."""
+    return channels if width == 1 else max(8, 8 * math.floor(channels * width / 8 + 0.5))
 
 
 def doubled(inputs: int, outputs: int) -> nn.Sequential:
@@ -49,6 +49,41 @@ def convolved(inputs: int, outputs: int, stride: int = 1, leak: float = LEAK) ->
 def predicted(inputs: int, outputs: int) -> nn.Conv2d:
     """(B, inputs, H, W) -> (B, outputs, H, W): a head's last 3x3 convolution."""
     return started(nn.Conv2d(inputs, outputs, 3, padding=1), LAST_GAIN)
+
+
+def predicted_boxes(inputs: int) -> nn.Conv2d:
+    """(B, inputs, 8, 8) -> (B, 190, 8, 8), for `box_grid`; starts with small boxes in the middle of their cells."""
+    last = predicted(inputs, SLOTS * SLOT_VALUES)
+    assert last.bias is not None
+    with torch.no_grad():
+        start = last.bias.view(SLOTS, SLOT_VALUES)
+        start[:, 1:3] = 0.5  # the cell's middle
+        start[:, 3:5] = softplus_inverse(BOX_SIDE_START)
+    return last
+
+
+def box_grid(maps: Tensor) -> Tensor:
+    """(B, 190, 8, 8) -> (B, 8, 8, 10, 19) = cell row, cell column, slot, values.
+
+    The values are objectness, x, y, w, h and 14 class scores: x and y in 0..1 of the cell, w and h in 0..1 of
+    the image, positive by a softplus; all else is linear.
+    """
+    grid = maps.unflatten(1, (SLOTS, SLOT_VALUES))  # (B, slots, values, rows, columns)
+    slots = grid.permute(0, 3, 4, 1, 2)  # (B, rows, columns, slots, values)
+    return torch.cat([slots[..., :3], F.softplus(slots[..., 3:5]), slots[..., 5:]], dim=-1)
+
+
+def predicted_depth(inputs: int, activation: str) -> tuple[nn.Conv2d, nn.Module]:
+    """The last layers of a depth network: (B, inputs, H, W) -> (B, 1, H, W), at least 0, near DEPTH_START at first."""
+    if activation not in DEPTH_ACTIVATIONS:
+        raise ValueError(
+            f"depth_activation must be one of {', '.join(DEPTH_ACTIVATIONS)}, got {activation!r}: depth is positive"
+        )
+    last = predicted(inputs, 1)
+    assert last.bias is not None
+    start = softplus_inverse(DEPTH_START) if activation == "softplus" else DEPTH_START
+    nn.init.constant_(last.bias, start)
+    return last, nn.Softplus() if activation == "softplus" else nn.ReLU()
 
 
 class SteeringHead(nn.Module):
@@ -114,24 +149,13 @@ class BoxHead(nn.Module):
             convolved(inputs, hidden, strides[0], BOX_LEAK),
             convolved(hidden, hidden, strides[1], BOX_LEAK),
             convolved(hidden, hidden, strides[2], BOX_LEAK),
-            last := predicted(hidden, SLOTS * SLOT_VALUES),
+            predicted_boxes(hidden),
         )
-        assert last.bias is not None
-        with torch.no_grad():
-            start = last.bias.view(SLOTS, SLOT_VALUES)
-            start[:, 1:3] = 0.5  # the cell's middle
-            start[:, 3:5] = softplus_inverse(BOX_SIDE_START)
 
     def forward(self, on_16: Tensor) -> Tensor:
-        """(B, inputs, S / 16, S / 16) -> (B, 8, 8, 10, 19) = cell row, cell column, slot, values.
-
-        The values are objectness, x, y, w, h and 14 class scores: x and y in 0..1 of the cell, w and h in 0..1 of
-        the image, positive by a softplus; all else is linear.
-        """
+        """(B, inputs, S / 16, S / 16) -> (B, 8, 8, 10, 19), see `box_grid`."""
         check_side(on_16, self.side, "boxes")
-        grid = self.layers(on_16).unflatten(1, (SLOTS, SLOT_VALUES))  # (B, slots, values, rows, columns)
-        slots = grid.permute(0, 3, 4, 1, 2)  # (B, rows, columns, slots, values)
-        return torch.cat([slots[..., :3], F.softplus(slots[..., 3:5]), slots[..., 5:]], dim=-1)
+        return box_grid(self.layers(on_16))
 
 
 class DepthHead(nn.Module):
@@ -141,22 +165,13 @@ class DepthHead(nn.Module):
 
     def __init__(self, inputs: int, width: float = 1.0, activation: str = "softplus") -> None:
         super().__init__()
-        if activation not in DEPTH_ACTIVATIONS:
-            raise ValueError(
-                f"depth_activation must be one of {', '.join(DEPTH_ACTIVATIONS)}, got {activation!r}: depth is positive"
-            )
         first, second, third = (scaled(channels, width) for channels in (256, 128, 64))
-        last = predicted(third, 1)
         self.layers = nn.Sequential(
             doubled(inputs, first),
             doubled(first, second),
             convolved(second, third),
-            last,
-            nn.Softplus() if activation == "softplus" else nn.ReLU(),
+            *predicted_depth(third, activation),
         )
-        assert last.bias is not None
-        start = softplus_inverse(DEPTH_START) if activation == "softplus" else DEPTH_START
-        nn.init.constant_(last.bias, start)
 
     def forward(self, on_4: Tensor) -> Tensor:
         """(B, inputs, S / 4, S / 4) -> (B, S, S), in units of max_m."""

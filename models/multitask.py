@@ -35,13 +35,16 @@ class SharedPart(nn.Module):
 
 
 class MultiTaskNet(nn.Module):
-    """`shared`, then `heads[task]` on the map of its level."""
+    """`shared`, then `heads[task]` on the map of its level, `levels[task]`.
 
-    def __init__(self, shared: SharedPart, heads: Mapping[str, nn.Module]) -> None:
+    `shared` takes (B, 3, S, S) and returns a tuple of maps; see SharedPart, and singletask.py for one that is empty.
+    """
+
+    def __init__(self, shared: nn.Module, heads: Mapping[str, nn.Module], levels: Mapping[str, int] = LEVELS) -> None:
         super().__init__()
         self.shared = shared
         self.heads = nn.ModuleDict(dict(heads))
-        self.levels = {task: LEVELS[task] for task in heads}  # which of the features each head takes
+        self.levels = {task: levels[task] for task in heads}  # which of the features each head takes
 
     def forward(self, images: Tensor, tasks: Sequence[str] = TASKS) -> dict[str, Tensor]:
         """(B, 3, S, S) float, normalised by the caller -> an output per task asked for; no other head runs.
@@ -80,12 +83,7 @@ def build_multitask(
     `width` scales the channels of the neck and the hidden channels of the heads, in multiples of 8; the backbone
     keeps its own. 61,656,914 parameters at classes = 43 and the other defaults.
     """
-    if size not in SIZES:
-        raise ValueError(f"size must be one of {', '.join(map(str, SIZES))}, got {size}: the box grid is 8 x 8")
-    if classes < 1:
-        raise ValueError(f"classes must be at least 1, got {classes}: each is an output of the segmentation head")
-    if not (math.isfinite(width) and width > 0):
-        raise ValueError(f"width must be a positive number, got {width}: it scales channels")
+    check_options(size, classes, width)
     if not tasks or not set(tasks) <= set(TASKS):
         raise ValueError(f"tasks must be among {', '.join(TASKS)}, got {list(tasks)}: each names a head")
     channels = scaled(NECK_CHANNELS, width)
@@ -98,3 +96,13 @@ def build_multitask(
     }
     shared = SharedPart(features, Neck(features.channels, channels))
     return MultiTaskNet(shared, {task: builders[task]() for task in TASKS if task in tasks})
+
+
+def check_options(size: int, classes: int, width: float) -> None:
+    """Raises ValueError where no network is defined for them."""
+    if size not in SIZES:
+        raise ValueError(f"size must be one of {', '.join(map(str, SIZES))}, got {size}: the box grid is 8 x 8")
+    if classes < 1:
+        raise ValueError(f"classes must be at least 1, got {classes}: each is an output of the segmentation head")
+    if not (math.isfinite(width) and width > 0):
+        raise ValueError(f"width must be a positive number, got {width}: it scales channels")

@@ -13,7 +13,7 @@ from train.config import MODES, PRESETS, ConfigError, build_config, dump_toml, l
 BASE = {
     "asymmetric": {"mode": "asymmetric"},
     "symmetric": {"mode": "symmetric"},
-    "single": {"mode": "single", "task": "depth", "network": {"name": "mtl"}},
+    "single": {"mode": "single", "task": "depth"},
 }
 
 
@@ -49,6 +49,14 @@ def test_the_thesis_preset():
     assert (config.loss.variance_focus, config.network.depth_activation, config.network.norm) == (-1, "relu", "batch")
 
 
+def test_a_single_task_has_its_own_network_unless_told_otherwise():
+    given = {"network": {"backbone": "resnet18", "norm": "batch", "width": 0.5}}
+    own = build_config(BASE["single"], given).network
+    assert (own.name, own.backbone, own.norm, own.width) == ("stl", "resnet50", "auto", 0.5), "it has norms of its own"
+    other = build_config(BASE["single"], given, {"network": {"name": "mtl"}}).network
+    assert (other.name, other.backbone, other.norm) == ("mtl", "resnet18", "batch")
+
+
 def test_later_layers_win_key_by_key():
     config = build_config({"mode": "asymmetric", "threshold": {"shared": 8}}, {"threshold": {"depth": 2}})
     assert config.threshold == {"shared": 8, "steering": 24, "segmentation": 32, "boxes": 16, "depth": 2}
@@ -69,7 +77,7 @@ def test_later_layers_win_key_by_key():
         ({"network": {"width": 0}}, "network.width must be above 0"),
         ({"network": {"norm": "layer"}}, "network.norm must be one of auto, frozen"),
         ({"network": {"backbone": "vgg"}}, "network.backbone must be one of resnet50"),
-        ({"network": {"name": "stl"}}, "give --network mtl"),
+        ({"network": {"name": "stl"}}, "--network stl trains one task in mode single: give --network mtl"),
         ({"stream": {"order": "random"}}, "stream.order must be one of items, samples"),
         ({"stream": {"allow_missing": True}}, "--allow-missing belongs to mode symmetric"),
         ({"task": "depth"}, "mode asymmetric trains all tasks"),
@@ -91,11 +99,10 @@ def test_what_no_run_can_have_is_refused_by_name(change, message):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"mode": "single", "task": "depth"}, "--network stl is not in this version: give --network mtl"),
         ({"mode": "single", "network": {"name": "mtl"}}, "mode single needs --task"),
         ({}, "got None: give --mode"),
     ],
-    ids=["stl", "task", "mode"],
+    ids=["task", "mode"],
 )
 def test_what_a_mode_cannot_have(document, message):
     with pytest.raises(ConfigError, match=message):

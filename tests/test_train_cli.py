@@ -18,12 +18,14 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from models.singletask import build_singletask
 from tests.tiny_shards import ALL, write_tiny_shards
 from tests.toy import ToyNet
-from train import loop, outcome
+from train import initial, loop, outcome
 from train import run as run_room
 from train.checkpoint import load_checkpoint
 from train.cli import evaluate, train
+from train.initial import pretrained_part
 from train.regimes import AsymmetricSteps
 
 SMALL = ("--backbone", "resnet18", "--width", "0.125", "--weights", "none", "--device", "cpu", "--batch-size", "2")
@@ -108,6 +110,45 @@ def test_a_mode_from_end_to_end(case: str, tiny: Path, tmp_path: Path):
         assert np.asarray(picture).std() > 10
 
 
+@pytest.mark.parametrize("task", ALL)
+def test_a_task_s_own_network_from_end_to_end(task: str, tmp_path: Path):
+    """Trained, stopped and resumed, measured: as any other."""
+    shards = write_tiny_shards(tmp_path / "shards", train=((ALL,),), val=((ALL,),))
+    out = tmp_path / "run"
+    command = ("--mode", "single", "--task", task, "--network", "stl", "--shards", shards, "--out", out, *SMALL)
+    result = amtl_train(*command, "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert "NO PRETRAINED" not in result.stdout
+    resumed = amtl_train(*command, "--epochs", 2, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert "resuming after 1 steps: epoch 2" in resumed.stdout
+    record = json.loads((out / "eval.json").read_bytes())
+    assert (record["network"], record["norm"], record["counts_at_end"]["updates"]) == ("stl", "own", {"all": 2})
+    assert record["weights"].startswith("scratch: no weights were asked for" if task == "depth" else "scratch: no part")
+    assert {row["task"] for row in record["metrics"]} == {task}
+    evaluated = amtl_eval(out / "best.pt", "--shards", shards, "--device", "cpu", "--json", tmp_path / "eval.json")
+    assert evaluated.exit_code == 0, evaluated.output
+    assert json.loads((tmp_path / "eval.json").read_bytes())["val_losses"] == record["val_losses"]
+
+
+def test_densedepth_says_that_its_encoder_starts_from_scratch(
+    tiny: Path, tmp_path: Path, toy_network: None, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+    monkeypatch.setattr(initial, "find_weights", lambda *what: (asked.append(what), (None, "scratch: no network"))[1])
+    result = amtl_train("--mode", "single", "--task", "depth", "--shards", tiny, "--out", tmp_path / "run",
+                        "--epochs", 1, "--device", "cpu")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert asked == [("densenet169", "auto")]
+    assert "!!! NO PRETRAINED WEIGHTS: the encoder starts from scratch: no network; results will be" in result.stdout
+    assert tomllib.loads((tmp_path / "run" / "config.toml").read_text())["network"]["weights"] == "none"
+
+
+def test_pretrained_weights_reach_densedepth_s_encoder(tmp_path: Path):
+    network = build_singletask("depth", size=256, classes=5, width=0.1)
+    assert pretrained_part(network) is network.heads["depth"].encoder
+
+
 def test_passed_over_samples_are_counted(tiny: Path, tmp_path: Path, toy_network: None):
     result = amtl_train("--mode", "symmetric", "--shards", tiny, "--out", tmp_path / "r", "--epochs", 1, *SMALL)
     assert "train: 1 of 3 samples" in result.stdout
@@ -135,7 +176,7 @@ def test_the_effective_config_runs_again_unchanged(tiny: Path, tmp_path: Path, t
 def test_weights_that_cannot_be_had_are_said_and_recorded(
     tiny: Path, tmp_path: Path, toy_network: None, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(run_room, "find_weights", lambda name, weights: (None, "scratch: no network"))
+    monkeypatch.setattr(initial, "find_weights", lambda name, weights: (None, "scratch: no network"))
     out = tmp_path / "run"
     result = amtl_train("--mode", "single", "--task", "depth", "--network", "mtl", "--shards", tiny, "--out", out,
                         "--epochs", 1, "--backbone", "resnet18", "--device", "cpu")  # fmt: skip
@@ -192,7 +233,10 @@ def test_stopped_before_the_first_checkpoint_it_starts_anew(
     [
         ((), "mode must be one of asymmetric, symmetric, single, got None: give --mode"),
         (("--mode", "both"), "'both' is not one of 'asymmetric', 'symmetric', 'single'"),
-        (("--mode", "single", "--task", "depth"), "--network stl is not in this version: give --network mtl"),
+        (
+            ("--mode", "symmetric", "--network", "stl"),
+            "--network stl trains one task in mode single: give --network mtl",
+        ),
         (("--mode", "single", "--network", "mtl"), "mode single needs --task"),
         (("--mode", "asymmetric", "--task", "depth"), "mode asymmetric trains all tasks"),
         (("--mode", "asymmetric", "--threshold", "shared"), "must be PART=INT, got shared"),
@@ -279,6 +323,13 @@ def test_a_gpu_that_is_not_there(tiny: Path, tmp_path: Path):
         amtl_train("--mode", "asymmetric", "--shards", tiny, "--out", tmp_path / "r", "--device", "cuda"), 1
     )
     assert "needs a GPU" in line
+    assert not (tmp_path / "r").exists()
+
+
+def test_weights_for_a_network_that_takes_none(tiny: Path, tmp_path: Path):
+    line = one_line(amtl_train("--mode", "single", "--task", "boxes", "--shards", tiny, "--out", tmp_path / "r",
+                               "--weights", "resnet.pth"), 1)  # fmt: skip
+    assert line == "amtl-train: weights must be auto or none for YOLOv1, got resnet.pth: no part of it is pretrained"
     assert not (tmp_path / "r").exists()
 
 

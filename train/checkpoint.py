@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from models.multitask import MultiTaskNet, build_multitask
+from models.singletask import build_singletask
 from shards.classes import BOX_CLASSES, SEGMENTATION_CLASSES
 from shards.reader import ShardSet
 from shards.writer import PARTIAL, flush_to_disk
@@ -60,13 +61,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def build_network(config: RunConfig, facts: Document) -> MultiTaskNet:
     """The network of a run, with first weights of its own."""
+    size, classes = facts["size_px"], len(facts["segmentation_classes"])
+    network = config.network
+    if network.name == "stl":
+        return build_singletask(
+            config.tasks[0],
+            size=size,
+            classes=classes,
+            width=network.width,
+            depth_activation=network.depth_activation,
+        )
     return build_multitask(
-        size=facts["size_px"],
-        classes=len(facts["segmentation_classes"]),
-        backbone=config.network.backbone,
-        width=config.network.width,
-        norm=config.network.norm,
-        depth_activation=config.network.depth_activation,
+        size=size,
+        classes=classes,
+        backbone=network.backbone,
+        width=network.width,
+        norm=network.norm,
+        depth_activation=network.depth_activation,
         tasks=config.tasks,
     )
 

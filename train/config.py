@@ -40,10 +40,10 @@ class NetworkConfig:
     """`[network]`"""
 
     name: str = "mtl"  # mtl: the multi-task network; stl: each task's own
-    backbone: str = "resnet50"
-    width: float = 1.0  # scales the channels of neck and heads; 1 is the thesis's
-    norm: str = "auto"  # frozen, group or batch; auto: frozen with pretrained weights, group from scratch
-    weights: str = "auto"  # of the backbone: auto (ImageNet where it can be had), none, or a file
+    backbone: str = "resnet50"  # of mtl
+    width: float = 1.0  # scales the channels of neck and heads, or of an stl network; 1 is the thesis's
+    norm: str = "auto"  # of mtl: frozen, group or batch; auto: frozen with pretrained weights, group from scratch
+    weights: str = "auto"  # of the backbone, or DenseDepth's encoder: auto (ImageNet where it can be had), none, a file
     depth_activation: str = "softplus"  # or relu, the thesis's, which has no gradient at 0
 
 
@@ -222,19 +222,22 @@ def _check_task(config: RunConfig) -> None:
         raise ConfigError(f"mode {config.mode} {rule}")
     if config.task is not None and config.task not in TASKS:
         raise ConfigError(f"task must be one of {', '.join(TASKS)}, got {config.task!r}")
-    if config.network.name == "stl":
-        where = "is not in this version" if config.mode == "single" else "trains one task in mode single"
-        raise ConfigError(f"--network stl {where}: give --network mtl")
+    if config.network.name == "stl" and config.mode != "single":
+        raise ConfigError("--network stl trains one task in mode single: give --network mtl")
     if config.stream.allow_missing and config.mode != "symmetric":
         raise ConfigError(f"--allow-missing belongs to mode symmetric, got mode {config.mode}")
 
 
 def _relevant(config: RunConfig) -> RunConfig:
-    """Without the entries that belong to other modes: one file can serve all three."""
+    """Without the entries that belong to other modes and networks: one file can serve all."""
     asymmetric = config.mode == "asymmetric"
     rates = PARTS if asymmetric else (ALL,)
+    network = config.network
+    if network.name == "stl":
+        network = replace(network, backbone=NetworkConfig.backbone, norm=NetworkConfig.norm)
     return replace(
         config,
+        network=network,
         learning_rate={part: rate for part, rate in config.learning_rate.items() if part in rates},
         threshold=config.threshold if asymmetric else {},
         coefficient={} if config.mode == "single" else config.coefficient,

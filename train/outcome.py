@@ -57,7 +57,7 @@ def _origin(config: RunConfig, facts: Mapping[str, Any], manifest_sha256: str) -
         "mode": config.mode,
         "task": config.task,
         "network": config.network.name,
-        "norm": config.network.norm,
+        "norm": "own" if config.network.name == "stl" else config.network.norm,
         "weights": facts["weights"],
         "order": config.stream.order,
         "seed": config.seed,

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from models.backbone import find_weights, load_weights
+from models.backbone import load_weights
 from models.multitask import MultiTaskNet
 from shards.reader import SampleRef, ShardSet
 from shards.writer import write_whole
@@ -28,6 +28,7 @@ from train.checkpoint import (
     save_checkpoint,
 )
 from train.config import Document, RunConfig, dump_toml, to_document
+from train.initial import find_pretrained, pretrained_part
 from train.objective import Objective
 from train.regimes import Steps, build_steps, choose_samples, slow_parts
 from train.stream import Stream, worker_count
@@ -198,23 +199,15 @@ def seed_everything(seed: int) -> None:
 
 def new_network(config: RunConfig, shards: ShardSet, reporter: Reporter) -> tuple[RunConfig, Document, MultiTaskNet]:
     """First weights, and the config with what `auto` came to."""
-    asked = config.network.weights
-    state, found = find_weights(config.network.backbone, asked)
-    if asked == "auto" and state is None:
-        reporter.say(
-            f"!!! NO PRETRAINED WEIGHTS: the backbone starts from {found}; results will be worse, "
-            "or take longer. --weights FILE takes a torchvision state dict, --weights none says that this is meant"
-        )
-    reporter.say(f"backbone {config.network.backbone}: {found}")
-    norm = config.network.norm
-    if norm == "auto":
-        norm = "group" if state is None else "frozen"
-    network_config = replace(config.network, norm=norm, weights="none" if state is None else asked)
+    state, found = find_pretrained(config, reporter)
+    network_config = replace(config.network, weights="none" if state is None else config.network.weights)
+    if network_config.name == "mtl" and network_config.norm == "auto":
+        network_config = replace(network_config, norm="group" if state is None else "frozen")
     config = replace(config, network=network_config)
     facts = network_facts(shards.size_px, shards.max_m, normalise=state is not None, weights=found)
     network = build_network(config, facts)
     if state is not None:
-        load_weights(network.shared.backbone, state)
+        load_weights(pretrained_part(network), state)
     return config, facts, network
 
 

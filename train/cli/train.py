@@ -49,7 +49,7 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
 @click.option("--shards", help="Folder that a2d2-prep wrote [default: shards].")
 @click.option("--task", type=click.Choice(TASKS), help="The task of --mode single.")
 @click.option("--network", "network__name", type=click.Choice(NETWORKS), help="mtl: the multi-task network; "
-              "stl: the task's own, in --mode single [default there, not in this version].")  # fmt: skip
+              "stl: the task's own, in --mode single [default there].")  # fmt: skip
 @click.option("--config", "config_name", help="TOML file of options, or the preset `thesis`.")
 @click.option("--out", help="Run folder [default: runs/<mode>].")
 @click.option("--epochs", type=int, help="[default: asymmetric 10, else 40]")
@@ -66,7 +66,7 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
 @click.option("--norm", "network__norm", type=click.Choice(("auto", "frozen", "group", "batch")),
               help="[default: frozen with pretrained weights, group from scratch]")  # fmt: skip
 @click.option("--backbone", "network__backbone", type=click.Choice(("resnet50", "resnet18")), help="[resnet50]")
-@click.option("--width", "network__width", type=float, help="Scales neck and heads [default: 1].")
+@click.option("--width", "network__width", type=float, help="Scales neck and heads, or an stl network [default: 1].")
 @click.option("--threshold", multiple=True, callback=pairs(int), metavar="PART=N",
               help="Asymmetric: items between two steps of a part (shared or a task); repeats.")  # fmt: skip
 @click.option("--learning-rate", multiple=True, callback=pairs(float), metavar="PART=X",
