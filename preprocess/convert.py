@@ -21,9 +21,10 @@ from preprocess.rules import Rules
 from preprocess.segmentation import convert_segmentation, count_pixels
 from preprocess.source import Frame
 from preprocess.steering import convert_steering
-from shards.codec import decode_json, decode_rgb_png, encode_grey_png, encode_image, encode_json, encode_npy
+from shards.codec import decode_json, encode_image, encode_json, encode_npy
 from shards.geometry import Calibration
 from shards.manifest import LeftOut
+from shards.png import decode_rgb_png, encode_grey_png
 from shards.schema import META, TIMESTAMP
 
 Section = dict[str, Any]  # what meta.json says of a label

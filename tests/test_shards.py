@@ -21,16 +21,13 @@ import webdataset
 from shards.codec import (
     decode_depth,
     decode_image,
-    decode_png,
-    decode_rgb_png,
     decode_segmentation,
-    encode_grey_png,
     encode_image,
     encode_npy,
 )
+from shards.png import encode_grey_png
 from shards.reader import ShardSet
 from shards.writer import ShardWriter
-from tests.conftest import png
 
 
 def test_shards_are_plain_tars_with_neighbouring_members(shards: Path) -> None:
@@ -141,31 +138,6 @@ def test_codecs_go_round() -> None:
     np.testing.assert_array_equal(decode_segmentation(encode_npy(classes)), classes)
     np.testing.assert_allclose(decode_depth(encode_grey_png(np.full((2, 2), 255, np.uint8)), 123.0), 123, rtol=1e-6)
     np.testing.assert_allclose(decode_depth(encode_grey_png(np.full((2, 2), 2688, np.uint16)), 123.0), 10.5)
-
-
-def test_alpha_is_dropped_and_colours_stay() -> None:
-    rgba = np.dstack([RGB, RGB[..., :1]])
-    np.testing.assert_array_equal(decode_rgb_png(png(rgba)), RGB)
-
-
-def huge_png() -> bytes:
-    data = bytearray(png(RGB))
-    data[16:24] = (60_000).to_bytes(4, "big") * 2
-    return bytes(data)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        pytest.param(b"", "empty file", id="empty"),
-        pytest.param(b"GIF89a" + bytes(50), "not a PNG", id="another format"),
-        pytest.param(png(RGB)[:-60], "damaged PNG", id="cut"),
-        pytest.param(huge_png(), "60000x60000 pixels is larger", id="bomb"),
-    ],
-)
-def test_bad_pngs_are_refused(data: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        decode_png(data)
 
 
 def test_preparation_never_loads_torch() -> None:

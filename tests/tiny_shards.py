@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from shards.classes import SEGMENTATION_CLASSES
-from shards.codec import encode_grey_png, encode_image, encode_json, encode_npy
+from shards.codec import encode_image, encode_json, encode_npy
 from shards.manifest import Member, Sample, ShardIndex, build_manifest, write_manifest
+from shards.png import encode_grey_png
 from shards.schema import shard_name
 from shards.writer import ShardWriter
 

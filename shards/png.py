@@ -1,0 +1,86 @@
+"""PNG to arrays and back, fast and strict: what is cut short or fails a checksum is refused.
+
+The common forms (8-bit grey, RGB or RGBA, not interlaced: A2D2's files and ours) are decoded with kornia-rs, whose
+Rust decoder takes half of the time of libpng with a fast inflate (imagecodecs), which decodes the rest. Class and
+depth maps are written without row filters and packed by zlib-ng: a third of OpenCV's time and a fifth smaller.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import imagecodecs
+import kornia_rs.io
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_IMAGE_PIXELS = 64_000_000  # a header that claims more is a decompression bomb, not a camera image
+_BEGIN = b"\x89PNG\r\n\x1a\n"
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+_HEADER_END = 33  # the first chunk, IHDR
+_KORNIA_MODES = {0: "mono", 2: "rgb", 6: "rgba"}  # by colour type
+_PACK_LEVEL = 2  # of zlib-ng
+
+
+def decode_png(data: bytes) -> NDArray[Any]:
+    """PNG -> (H, W) or (H, W, channels) uint8 or uint16. Raises ValueError where it is cut short, damaged or huge."""
+    if data[:8] != _BEGIN or len(data) < _HEADER_END:
+        raise ValueError("not a PNG" if data else "empty file")
+    width, height, bits, colour_type, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    if width * height > MAX_IMAGE_PIXELS:
+        raise ValueError(f"PNG of {width}x{height} pixels is larger than {MAX_IMAGE_PIXELS} pixels")
+    kinds = _check_chunks(data)
+    try:
+        if bits == 8 and not interlaced and colour_type in _KORNIA_MODES and b"tRNS" not in kinds:
+            pixels = kornia_rs.io.decode_image_png_u8(data, (height, width), _KORNIA_MODES[colour_type])
+            return np.asarray(pixels[:, :, 0] if colour_type == 0 else pixels)
+        return np.asarray(imagecodecs.png_decode(data))
+    except Exception as error:  # kornia-rs raises nothing more special
+        raise ValueError(f"damaged PNG: {error}") from error
+
+
+def _check_chunks(data: bytes) -> set[bytes]:
+    """The kinds of chunks, which must fill the file; raises ValueError where they do not, or a checksum is wrong.
+
+    Decoders check what they read, and stop where the image is whole: the last chunk of pixels, and what is not
+    pixels, is checked here.
+    """
+    chunks: list[tuple[int, int, bytes]] = []
+    at = len(_BEGIN)
+    while at + 12 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        chunks.append((at, size, kind))
+        at += 12 + size
+    if at != len(data) or data[-len(_END) :] != _END:
+        raise ValueError("damaged PNG: it does not end as one")
+    pixels = [chunk for chunk in chunks if chunk[2] == b"IDAT"]
+    for start, size, kind in [chunk for chunk in chunks if chunk[2] != b"IDAT"] + pixels[-1:]:
+        (stored,) = struct.unpack_from(">I", data, start + 8 + size)
+        if zlib.crc32(data[start + 4 : start + 8 + size]) != stored:
+            raise ValueError(f"damaged PNG: chunk {kind!r} fails its checksum")
+    return {kind for _, _, kind in chunks}
+
+
+def decode_rgb_png(data: bytes) -> NDArray[np.uint8]:
+    """PNG -> (H, W, 3) uint8 RGB; an alpha channel is dropped. Raises ValueError where it is not 8-bit colour."""
+    pixels = decode_png(data)
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
+        raise ValueError(f"PNG must be 8-bit RGB or RGBA, got shape {pixels.shape} {pixels.dtype}")
+    return np.ascontiguousarray(pixels[:, :, :3])
+
+
+def encode_grey_png(array: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    """(H, W) uint8 or uint16 -> grey PNG, lossless."""
+    height, width = array.shape
+    big_endian = array.astype(array.dtype.newbyteorder(">"), copy=False)
+    rows = np.zeros((height, 1 + width * array.itemsize), dtype=np.uint8)  # a row begins with its filter: 0, none
+    rows[:, 1:] = big_endian.view(np.uint8)
+    header = struct.pack(">IIBBBBB", width, height, 8 * array.itemsize, 0, 0, 0, 0)
+    pixels = bytes(imagecodecs.zlibng_encode(rows.tobytes(), _PACK_LEVEL))
+    return _BEGIN + _chunk(b"IHDR", header) + _chunk(b"IDAT", pixels) + _END
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -1,0 +1,112 @@
+"""PNGs: every form is read as it is, every damage is refused, and what is written is small and lossless."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from shards.png import decode_png, decode_rgb_png, encode_grey_png
+from tests.conftest import png
+
+RGB = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def with_chunk(data: bytes, new: bytes, *, behind_pixels: bool = False) -> bytes:
+    """A chunk more, behind the header or before the end."""
+    at = len(data) - 12 if behind_pixels else 33
+    return data[:at] + new + data[at:]
+
+
+def in_pieces(data: bytes, size: int) -> bytes:
+    """A PNG of one IDAT chunk as one of many."""
+    at = data.index(b"IDAT") + 4
+    pixels = data[at : at + struct.unpack_from(">I", data, at - 8)[0]]
+    pieces = [chunk(b"IDAT", pixels[start : start + size]) for start in range(0, len(pixels), size)]
+    return data[:33] + b"".join(pieces) + data[-12:]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pytest.param(RGB, id="rgb"),
+        pytest.param(np.dstack([RGB, RGB[..., :1]]), id="rgba"),
+        pytest.param(RGB[..., 0], id="grey"),
+        pytest.param(RGB[..., 0].astype(np.uint16) * 257, id="grey 16"),
+    ],
+)
+def test_every_form_is_read_as_it_is(array: NDArray[np.uint8]) -> None:
+    np.testing.assert_array_equal(decode_png(png(array)), array)
+    np.testing.assert_array_equal(decode_png(in_pieces(png(array), 100)), array)
+
+
+def test_what_the_fast_decoder_does_not_take_is_read_too(tmp_path: object) -> None:
+    path = f"{tmp_path}/palette.png"
+    Image.fromarray(RGB).quantize(16).save(path)
+    with open(path, "rb") as file, Image.open(path) as image:  # noqa: PTH123 - both read the same name
+        np.testing.assert_array_equal(decode_png(file.read()), np.asarray(image.convert("RGB")))
+
+
+def test_alpha_is_dropped_and_colours_stay() -> None:
+    np.testing.assert_array_equal(decode_rgb_png(png(np.dstack([RGB, RGB[..., :1]]))), RGB)
+
+
+def test_a_description_beside_the_pixels_changes_nothing() -> None:
+    for behind in (False, True):
+        data = with_chunk(png(RGB), chunk(b"tEXt", b"Comment\0a car"), behind_pixels=behind)
+        np.testing.assert_array_equal(decode_rgb_png(data), RGB)
+
+
+def huge_png() -> bytes:
+    data = bytearray(png(RGB))
+    data[16:24] = (60_000).to_bytes(4, "big") * 2
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(b"", "empty file", id="empty"),
+        pytest.param(b"GIF89a" + bytes(50), "not a PNG", id="another format"),
+        pytest.param(png(RGB)[:-60], "damaged PNG", id="cut"),
+        pytest.param(huge_png(), "60000x60000 pixels is larger", id="bomb"),
+        pytest.param(with_chunk(png(RGB), b"garbage", behind_pixels=True), "does not end as one", id="garbage"),
+        pytest.param(
+            with_chunk(png(RGB), chunk(b"tEXt", b"ok")[:-1] + b"x", behind_pixels=True), "checksum", id="text damaged"
+        ),
+        pytest.param(png(RGB)[:33] + png(RGB)[-12:], "damaged PNG", id="no pixels"),
+        pytest.param(png(RGB) + b"more", "does not end as one", id="longer than itself"),
+    ],
+)
+def test_bad_pngs_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        decode_png(data)
+
+
+@pytest.mark.parametrize("piece", [10_000, 100], ids=["one chunk", "many chunks"])
+def test_no_flipped_bit_goes_unnoticed(piece: int) -> None:
+    """Anywhere in the file, the ends of chunks and the stream's own checksum included."""
+    data = in_pieces(png(RGB), piece)
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << place % 8
+        with pytest.raises(ValueError, match="PNG"):
+            decode_png(bytes(damaged))
+
+
+def test_class_maps_are_written_small_and_whole() -> None:
+    classes = np.repeat(np.repeat(RGB[..., 0] % 38, 40, axis=0), 40, axis=1)
+    for array in (classes, classes.astype(np.uint16) * 300):
+        data = encode_grey_png(array)
+        np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), array)
+        np.testing.assert_array_equal(decode_png(data), array)
+        assert len(data) < 0.05 * array.nbytes
