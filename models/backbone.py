@@ -9,7 +9,7 @@ import http.client
 import pickle
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet, ResNet18_W
 
 BACKBONES = ("resnet50", "resnet18")
 DENSENET = "densenet169"  # the encoder of DenseDepth, no backbone of the multi-task network
-NORMS = ("frozen", "group", "batch")
+NORMS = ("frozen", "group", "sample", "batch")
 STRIDES = (4, 8, 16, 32)  # px of the image per pixel of each of the four maps
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # RGB of ImageNet in 0..1: what torchvision's weights were trained with
@@ -50,6 +50,64 @@ class FrozenNorm(nn.BatchNorm2d):
         return F.batch_norm(
             maps, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
         )
+
+
+class SampleNorm(nn.Module):
+    """Every image by its own mean and variance in training, as batch norm does with a batch of one.
+
+    The running statistics, which eval mode uses, move as if the images had come one at a time in `order`, an image
+    once for each time that it comes up there: the row of each, negative where another of `ranks` processes holds it.
+    Ranks add their running statistics up after every forward pass. Parameters and buffers are named as batch norm's.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+        self.order: Sequence[int] | None = None  # None: every row once
+        self.ranks = 1
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        if not self.training:
+            return F.batch_norm(maps, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        with torch.no_grad():
+            variances, means = torch.var_mean(maps.detach().to(self.running_mean.dtype), (2, 3), correction=1)
+            self.advance(means, variances)
+        # A group per channel: the same function, and F.instance_norm gives wrong gradients for a batch of one in
+        # channels-last format (torch 2.14; a test compares with batch norm).
+        return F.group_norm(maps, maps.shape[1], self.weight, self.bias, self.eps)
+
+    @torch.no_grad()
+    def advance(self, means: Tensor | None = None, variances: Tensor | None = None) -> None:
+        """Move the running statistics by the images' own, (B, C) each; without any, as a rank without images does."""
+        order = self.order if self.order is not None else range(0 if means is None else len(means))
+        kept = (1 - self.momentum) ** len(order)
+        self.num_batches_tracked += len(order)
+        for running, own in ((self.running_mean, means), (self.running_var, variances)):
+            running.mul_(kept / self.ranks)
+            if own is not None:
+                weights = [0.0] * len(own)
+                for place, row in enumerate(order):
+                    if row >= 0:
+                        weights[row] += self.momentum * (1 - self.momentum) ** (len(order) - 1 - place)
+                running.add_(own.new_tensor(weights) @ own)
+
+
+def follow_stream(network: nn.Module, order: Sequence[int], ranks: int = 1) -> list[SampleNorm]:
+    """Tell the network's sample norms which images come up, and when. Returns them."""
+    layers = [layer for layer in network.modules() if isinstance(layer, SampleNorm)]
+    for layer in layers:
+        layer.order, layer.ranks = order, ranks
+    return layers
 
 
 class Backbone(ResNet):
@@ -81,6 +139,8 @@ def norm_layer(norm: str) -> Callable[[int], nn.Module]:
         return FrozenNorm
     if norm == "group":
         return partial(nn.GroupNorm, NORM_GROUPS)
+    if norm == "sample":
+        return SampleNorm
     if norm == "batch":
         return nn.BatchNorm2d
     raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}: no other is built in")

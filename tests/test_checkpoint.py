@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from tests.tiny_shards import ALL, TRAIN, write_tiny_shards
-from tests.toy import ToyNet
+from tests.toy import ToyHead, ToyNet
 from train import run as run_room
 from train.checkpoint import BEST, LAST, better_than, check_data, config_differences, load_checkpoint, save_checkpoint
 from train.config import RunConfig, build_config, to_document
@@ -44,7 +45,7 @@ class Quiet:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_shards(tmp_path_factory.mktemp("checkpoint") / "shards", train=(TRAIN[0],))
+    return write_tiny_shards(tmp_path_factory.mktemp("checkpoint") / "shards", train=(TRAIN[0],), val=((ALL,),))
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,8 @@ def config_of(mode: str, tiny: Path, out: Path, **changes: Any) -> RunConfig:
     rates = RATES if mode == "asymmetric" else {"all": 1e-2}
     own = {"threshold": TINY_STEPS} if mode == "asymmetric" else {}
     document = {"mode": mode, "shards": str(tiny), "out": str(out), "epochs": 2, "learning_rate": rates, **own,
-                "device": "cpu", "network": {"name": "mtl", "weights": "none"}, "log_every": 3}  # fmt: skip
+                "device": "cpu", "network": {"name": "mtl", "weights": "none"}, "log_every": 3,
+               "measure_every": 2, "stream": {"micro_batch": 1}}  # fmt: skip
     return build_config(document, changes)
 
 
@@ -89,8 +91,12 @@ def assert_same(first: Any, second: Any, where: str = "") -> None:
 
 CASES = {
     "asymmetric items": ("asymmetric", {}),
-    "asymmetric samples": ("asymmetric", {"stream": {"order": "samples"}}),
+    "asymmetric samples": ("asymmetric", {"stream": {"order": "samples", "micro_batch": 2}}),
+    "balanced by epoch": ("asymmetric", {"balance": {"method": "epoch"}}),
+    "learnt balance": ("asymmetric", {"balance": {"method": "uncertainty"}, "stream": {"repeat_rare": 2}}),
+    "pcgrad": ("asymmetric", {"balance": {"method": "pcgrad"}, "stream": {"micro_batch": 2}}),
     "symmetric": ("symmetric", {"stream": {"batch_size": 2, "allow_missing": True}}),
+    "symmetric pcgrad": ("symmetric", {"balance": {"method": "pcgrad"}, "stream": {"batch_size": 2, "micro_batch": 1}}),
     "single": ("single", {"task": "depth", "stream": {"batch_size": 2}}),
 }
 
@@ -99,16 +105,18 @@ CASES = {
 def test_stopped_at_any_step_and_resumed_is_the_same_run(case: str, tiny: Path, tmp_path: Path):
     mode, changes = CASES[case]
     uncut, _ = go(config_of(mode, tiny, tmp_path / "uncut", **changes))
-    steps = uncut.progress.step
+    steps = uncut.progress.groups
     expected = load_checkpoint(tmp_path / "uncut" / LAST)
     best = load_checkpoint(tmp_path / "uncut" / BEST)
     lines = (tmp_path / "uncut" / "metrics.jsonl").read_bytes().splitlines()
-    assert steps == {"asymmetric items": 22, "asymmetric samples": 6, "symmetric": 4, "single": 4}[case]
-    for stop_after in sorted({*range(1, steps + 1, 3), steps // 2, steps}):  # the epochs' ends too
+    stops = range(1, steps + 1) if case in ("asymmetric items", "symmetric") else {2, steps // 2, steps - 1}
+    for stop_after in stops:  # the epochs' ends too
         out = tmp_path / f"cut{stop_after}"
+        out.mkdir()
+        shutil.copy(tmp_path / "uncut" / "baselines.json", out)  # they are not what this is about
         config = config_of(mode, tiny, out, **changes)
         stopped, _ = go(config, stop_after=stop_after)
-        assert stopped.progress.step == stop_after
+        assert stopped.progress.groups == stop_after
         held = build_config(load_checkpoint(out / LAST)["config"])
         go(held, resume=True)
         for found, wanted in ((load_checkpoint(out / LAST), expected), (load_checkpoint(out / BEST), best)):
@@ -123,14 +131,18 @@ def test_stopped_at_any_step_and_resumed_is_the_same_run(case: str, tiny: Path, 
 
 def test_only_the_labelled_head_runs(tiny: Path, tmp_path: Path):
     run, _ = go(config_of("asymmetric", tiny, tmp_path / "run", epochs=1))
-    trained = run.objective.network.asked[:11]
-    assert {len(tasks) for tasks in trained} == {1}
-    assert run.progress.total_items == run.progress.images == 11
+    network = run.objective.network
+    assert set(network.images) == {1}
+    assert sorted(network.asked[:11]) == ["boxes"] * 3 + ["depth"] * 3 + ["segmentation"] * 3 + ["steering"] * 2
+    assert run.progress.total_items == 11
 
 
 def test_samples_order_reads_an_image_once(tiny: Path, tmp_path: Path):
-    run, _ = go(config_of("asymmetric", tiny, tmp_path / "run", epochs=1, stream={"order": "samples"}))
-    assert (run.progress.total_items, run.progress.images) == (11, 3)
+    run, _ = go(
+        config_of("asymmetric", tiny, tmp_path / "run", epochs=1, stream={"order": "samples", "micro_batch": 8})
+    )
+    assert run.progress.total_items == 11
+    assert run.progress.images == 3, "no step of the shared part falls between two labels of an image"
 
 
 def test_lines_after_the_checkpoint_are_of_steps_done_again(tiny: Path, tmp_path: Path):
@@ -144,7 +156,7 @@ def test_lines_after_the_checkpoint_are_of_steps_done_again(tiny: Path, tmp_path
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_bytes().splitlines()]
     assert steps == sorted(steps)
     assert steps.count(9) == 1
-    assert run.progress.step == 22
+    assert run.progress.total_items == 22
 
 
 def test_a_finished_run_can_be_given_more_epochs(tiny: Path, tmp_path: Path):
@@ -152,7 +164,7 @@ def test_a_finished_run_can_be_given_more_epochs(tiny: Path, tmp_path: Path):
     more = build_config(load_checkpoint(tmp_path / "run" / LAST)["config"], {"epochs": 2})
     run, reporter = go(more, resume=True)
     assert run.progress.epoch == 2
-    assert reporter.lines[1].startswith("resuming after 1 steps: epoch 2, 0 items in")
+    assert reporter.lines[1].startswith("resuming after 3 groups: epoch 2, 0 items in")
 
 
 @pytest.mark.parametrize(
@@ -182,13 +194,14 @@ def test_another_data_set_is_refused(tiny: Path, tmp_path: Path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def spoilt(self: ToyNet, images: torch.Tensor, tasks: tuple[str, ...]) -> dict[str, torch.Tensor]:
-        outputs = original(self, images, tasks)
-        return {task: output * float("nan") if task == "depth" else output for task, output in outputs.items()}
+    def spoilt(self: ToyHead, maps: torch.Tensor) -> torch.Tensor:
+        return original(self, maps) * (float("nan") if self.task == "depth" else 1)
 
-    original = ToyNet.forward
-    monkeypatch.setattr(ToyNet, "forward", spoilt)
-    with pytest.raises(ValueError, match=r"depth loss must be finite, got nan at epoch 1/2, step \d+, sample 2018\d+_"):
+    original = ToyHead.forward
+    monkeypatch.setattr(ToyHead, "forward", spoilt)
+    with pytest.raises(
+        ValueError, match=r"depth loss must be finite, got nan at epoch 1/2, group \d+, sample 2018\d+_"
+    ):
         go(config_of("asymmetric", tiny, tmp_path / "run"))
     assert not (tmp_path / "run" / LAST).exists(), "weights of before are not overwritten"
 

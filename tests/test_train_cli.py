@@ -26,7 +26,7 @@ from train import run as run_room
 from train.checkpoint import load_checkpoint
 from train.cli import evaluate, train
 from train.initial import pretrained_part
-from train.regimes import AsymmetricSteps
+from train.steps import Steps
 
 SMALL = ("--backbone", "resnet18", "--width", "0.125", "--weights", "none", "--device", "cpu", "--batch-size", "2")
 LACKING = ((ALL, ("segmentation",), ("steering", "depth")),)  # 7 items, one sample with all four labels
@@ -121,7 +121,7 @@ def test_a_task_s_own_network_from_end_to_end(task: str, tmp_path: Path):
     assert "NO PRETRAINED" not in result.stdout
     resumed = amtl_train(*command, "--epochs", 2, "--resume")
     assert resumed.exit_code == 0, resumed.output
-    assert "resuming after 1 steps: epoch 2" in resumed.stdout
+    assert "resuming after 1 groups: epoch 2" in resumed.stdout
     record = json.loads((out / "eval.json").read_bytes())
     assert (record["network"], record["norm"], record["counts_at_end"]["updates"]) == ("stl", "own", {"all": 2})
     assert record["weights"].startswith("scratch: no weights were asked for" if task == "depth" else "scratch: no part")
@@ -191,27 +191,27 @@ def test_weights_that_cannot_be_had_are_said_and_recorded(
 def test_a_signal_keeps_the_work_and_the_same_command_goes_on(
     number: signal.Signals, tiny: Path, tmp_path: Path, toy_network: None, monkeypatch: pytest.MonkeyPatch
 ):
-    original = AsymmetricSteps.step
+    original = Steps.run
     calls: list[str] = []
 
-    def signalled(self: AsymmetricSteps, batch: Any, where: str) -> dict[str, float]:
+    def signalled(self: Steps, group: Any, batch: Any, where: str) -> None:
         calls.append(where)
         if len(calls) == 3:
             os.kill(os.getpid(), number)
-        return original(self, batch, where)
+        original(self, group, batch, where)
 
-    monkeypatch.setattr(AsymmetricSteps, "step", signalled)
+    monkeypatch.setattr(Steps, "run", signalled)
     handler = signal.getsignal(number)
     command = ("--mode", "asymmetric", "--shards", tiny, "--out", tmp_path / "run", "--epochs", 1, "--weights", "none",
-               "--device", "cpu")  # fmt: skip
+               "--device", "cpu", "--micro-batch", 1)  # fmt: skip
     line = one_line(amtl_train(*command), 75)
     assert line == "amtl-train: stopped by a signal; the same command with --resume goes on"
     assert signal.getsignal(number) == handler
     assert load_checkpoint(tmp_path / "run" / "last.pt")["progress"]["items"] == 3
     result = amtl_train(*command, "--resume")
     assert result.exit_code == 0, result.output
-    assert "resuming after 3 steps: epoch 1, 3 items in" in result.stdout
-    assert calls[2:4] == ["epoch 1/1, step 3", "epoch 1/1, step 4"]
+    assert "resuming after 3 groups: epoch 1, 3 items in" in result.stdout
+    assert calls[2:4] == ["epoch 1/1, group 3", "epoch 1/1, group 4"]
 
 
 def test_stopped_before_the_first_checkpoint_it_starts_anew(

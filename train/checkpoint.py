@@ -16,11 +16,11 @@ from shards.reader import ShardSet
 from shards.writer import PARTIAL, flush_to_disk
 from train.config import Document, RunConfig, to_document
 
-FORMAT = 1
+FORMAT = 2
 LAST, BEST = "last.pt", "best.pt"
 
 # What may differ between a run and its resumption: it changes no weight.
-FREE_KEYS = ("out", "shards", "device", "workers", "epochs", "log_every")
+FREE_KEYS = ("out", "shards", "device", "workers", "epochs", "log_every", "checkpoint_minutes")
 
 Checkpoint = dict[str, Any]
 

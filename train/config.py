@@ -22,6 +22,8 @@ NETWORKS = ("mtl", "stl")
 ORDERS = ("items", "samples")
 DEVICES = ("auto", "cpu", "cuda")
 DEPTH_ACTIVATIONS = ("softplus", "relu")
+PRECISIONS = ("fp32", "bf16")
+BALANCES = ("fixed", "epoch", "uncertainty", "pcgrad")
 SHARED = "shared"  # backbone and neck; the other parts are the task heads
 PARTS = (SHARED, *TASKS)
 ALL = "all"  # the one part of the regimes with one optimizer
@@ -42,7 +44,9 @@ class NetworkConfig:
     name: str = "mtl"  # mtl: the multi-task network; stl: each task's own
     backbone: str = "resnet50"  # of mtl
     width: float = 1.0  # scales the channels of neck and heads, or of an stl network; 1 is the thesis's
-    norm: str = "auto"  # of mtl: frozen, group or batch; auto: frozen with pretrained weights, group from scratch
+    norm: str = (
+        "auto"  # of mtl: frozen, group, sample or batch; auto: frozen with pretrained weights, group from scratch
+    )
     weights: str = "auto"  # of the backbone, or DenseDepth's encoder: auto (ImageNet where it can be had), none, a file
     depth_activation: str = "softplus"  # or relu, the thesis's, which has no gradient at 0
 
@@ -54,7 +58,19 @@ class StreamConfig:
     order: str = "items"  # items: shuffled (sample, label) items; samples: a sample's labels follow each other
     shuffle_shards: int = 0  # shards that a block of the shuffle spans; 0: all
     batch_size: int = 4  # samples of a training step, in validation everywhere; asymmetric trains on one item
+    micro_batch: int = 8  # images that go through the network together at the most; decides no result
     allow_missing: bool = False  # symmetric: use samples that lack labels for those that they have
+    keep_labels: dict[str, float] = field(default_factory=dict)  # task -> share of its train labels that is kept
+    one_label: bool = False  # keep one of the labels of each train sample
+    repeat_rare: int = 1  # asymmetric: how often an epoch may repeat a label of a rarer task to feed it evenly
+
+
+@dataclass(frozen=True)
+class BalanceConfig:
+    """`[balance]`: how the losses of the tasks are weighed against each other; see train/balance.py."""
+
+    method: str = "fixed"  # fixed, epoch, uncertainty or pcgrad
+    learning_rate: float = 0.01  # uncertainty: Adam's, for the logarithm of a coefficient
 
 
 @dataclass(frozen=True)
@@ -77,11 +93,15 @@ class RunConfig:
     seed: int = 0  # decides the first weights and, with the epoch, the order
     device: str = "auto"  # cpu, cuda, or auto: cuda where there is one
     workers: int = -1  # reading processes; -1: none on a CPU, up to 8 beside a GPU
-    log_every: int = 100  # steps between two lines of metrics.jsonl
+    precision: str = "fp32"  # of the network's arithmetic: fp32, or bf16; losses are always computed in fp32
+    log_every: int = 20  # groups of images between two lines of metrics.jsonl; where losses are read back
+    checkpoint_minutes: float = 10.0  # between two writings of last.pt in an epoch; every epoch ends with one too
+    measure_every: int = 100  # steps of the shared part between two looks at the tasks' gradients on it; 0: none
     network: NetworkConfig = field(default_factory=NetworkConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     box_loss: BoxLossWeights = field(default_factory=BoxLossWeights)  # eq. 3.6
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
     learning_rate: dict[str, float] = field(default_factory=dict)  # Adam's, per part
     threshold: dict[str, int] = field(default_factory=dict)  # asymmetric: items between two steps of a part
     coefficient: dict[str, float] = field(default_factory=dict)  # divides a task's loss; none in mode single
@@ -198,6 +218,8 @@ def _check(config: RunConfig) -> None:
         ("network.norm", config.network.norm, ("auto", *NORMS)),
         ("network.depth_activation", config.network.depth_activation, DEPTH_ACTIVATIONS),
         ("stream.order", config.stream.order, ORDERS),
+        ("balance.method", config.balance.method, BALANCES),
+        ("precision", config.precision, PRECISIONS),
         ("device", config.device, DEVICES),
     ):
         if value not in allowed:
@@ -208,6 +230,9 @@ def _check(config: RunConfig) -> None:
         ("seed", config.seed, 0),
         ("workers", config.workers, -1),
         ("log_every", config.log_every, 1),
+        ("measure_every", config.measure_every, 0),
+        ("stream.micro_batch", config.stream.micro_batch, 1),
+        ("stream.repeat_rare", config.stream.repeat_rare, 1),
         ("stream.batch_size", config.stream.batch_size, 1),
         ("stream.shuffle_shards", config.stream.shuffle_shards, 0),
     ):
@@ -224,8 +249,12 @@ def _check_task(config: RunConfig) -> None:
         raise ConfigError(f"task must be one of {', '.join(TASKS)}, got {config.task!r}")
     if config.network.name == "stl" and config.mode != "single":
         raise ConfigError("--network stl trains one task in mode single: give --network mtl")
-    if config.stream.allow_missing and config.mode != "symmetric":
-        raise ConfigError(f"--allow-missing belongs to mode symmetric, got mode {config.mode}")
+    for option, given, mode in (
+        ("--allow-missing", config.stream.allow_missing, "symmetric"),
+        ("--repeat-rare", config.stream.repeat_rare > 1, "asymmetric"),
+    ):
+        if given and config.mode != mode:
+            raise ConfigError(f"{option} belongs to mode {mode}, got mode {config.mode}")
 
 
 def _relevant(config: RunConfig) -> RunConfig:
@@ -250,6 +279,7 @@ def _check_numbers(config: RunConfig) -> None:
         ("learning_rate", config.learning_rate, (*PARTS, ALL)),
         ("threshold", config.threshold, PARTS),
         ("coefficient", config.coefficient, TASKS),
+        ("stream.keep_labels", config.stream.keep_labels, TASKS),
     ):
         unknown = [key for key in table if key not in keys]
         if unknown:
@@ -257,9 +287,14 @@ def _check_numbers(config: RunConfig) -> None:
         for key, number in table.items():
             if not number > 0:
                 raise ConfigError(f"{name}.{key} must be above 0, got {number}")
+    over = [task for task, kept in config.stream.keep_labels.items() if kept > 1]
+    if over:
+        raise ConfigError(f"stream.keep_labels.{over[0]} must be at most 1, the share of the labels that is kept")
     for name, number in (
         ("network.width", config.network.width),
         ("loss.steering_scale_deg", config.loss.steering_scale_deg),
+        ("balance.learning_rate", config.balance.learning_rate),
+        ("checkpoint_minutes", config.checkpoint_minutes),
     ):
         if not number > 0:
             raise ConfigError(f"{name} must be above 0, got {number}")
@@ -282,5 +317,7 @@ def dump_toml(config: RunConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _toml(value: str | float | bool) -> str:
+def _toml(value: str | float | bool | Document) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(entry)}" for key, entry in value.items()) + "}"
     return repr(value) if type(value) in (int, float) else json.dumps(value)

@@ -1,9 +1,9 @@
-"""The training loop, read top to bottom: epochs, steps, validation, checkpoints, and what a run leaves behind."""
+"""The training loop, read top to bottom: epochs, groups of images, validation, checkpoints, what a run leaves."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from shards.schema import TASKS
 from shards.writer import write_whole
 from train.checkpoint import BEST, LAST, better_than
 from train.evaluate import Evaluation, evaluate
-from train.regimes import epoch_items, train_batches
+from train.plan import Group, rest_of, share_of
+from train.regimes import epoch_groups, epoch_items
 from train.report import epoch_lines
 from train.run import METRICS_FILE, Progress, Reporter, Run, metrics_lines, run_baselines
 from train.stream import Batch, Stopped
@@ -22,8 +23,9 @@ from train.stream import Batch, Stopped
 
 def train(run: Run, reporter: Reporter) -> None:
     """Train to the last epoch. Raises Stopped, with `last.pt` written, once a stop was asked for."""
-    run.baselines = run_baselines(run, reporter)
-    rewind_metrics(run.folder / METRICS_FILE, run.progress)
+    if run.ranks.first:
+        run.baselines = run_baselines(run, reporter)
+        rewind_metrics(run.folder / METRICS_FILE, run.progress)
     if not run.val.samples:
         reporter.say("the val split is empty: nothing is measured, and best.pt is the last epoch's")
     while run.progress.epoch < run.config.epochs:
@@ -37,44 +39,82 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
     """What is left of the epoch under way, in its order."""
     config, progress = run.config, run.progress
     items = epoch_items(config, run.samples, progress.epoch)
-    batches = train_batches(config, items[progress.items :])
+    groups = rest_of(epoch_groups(config, items, progress.counters), progress.items)
+    total = len(items)
     what = f"epoch {progress.epoch + 1}/{config.epochs}"
     recent, whole = Meter(), Meter()
     run.objective.network.train()
-    try:
-        started = time.perf_counter()
-        for batch in run.train.batches(batches):
-            where = f"{what}, step {progress.step + 1}"
-            losses = run.steps.step(batch.to(run.objective.device), where)
-            elapsed, started = time.perf_counter() - started, time.perf_counter()
-            advance(progress, batch, elapsed)
-            recent.add(losses, batch, elapsed)
-            whole.add(losses, batch, elapsed)
-            reporter.progress(what, progress.items, len(items), lambda: f"{whole.describe(config.stream.order)} | "
-                              f"{run.steps.describe()}")  # fmt: skip
-            if progress.step % config.log_every == 0:
-                log_metrics(run, "step", recent)
-                recent = Meter()
-    except Stopped:
-        run.save(LAST)
-        raise
+    saved = started = time.perf_counter()
+    for group, share, batch in groups_with_batches(run, groups):
+        stop, save = run.ranks.any(run.stopping(), time.perf_counter() - saved > 60 * config.checkpoint_minutes)
+        if stop or save:
+            read_back(run, recent, whole)
+            run.save(LAST)
+            saved = time.perf_counter()
+        if stop:
+            raise Stopped
+        on_device = None if batch is None else batch.to(run.objective.device)
+        run.steps.run(share, on_device, f"{what}, group {progress.groups + 1}")
+        elapsed, started = time.perf_counter() - started, time.perf_counter()
+        advance(progress, group, elapsed)
+        for meter in (recent, whole):
+            meter.add_time(group, elapsed)
+        if progress.groups % config.log_every == 0:
+            read_back(run, recent, whole)
+            log_metrics(run, "step", recent)
+            recent = Meter()
+        reporter.progress(what, progress.items, total, lambda: f"{whole.describe(config.stream.order)} | "
+                          f"{run.steps.describe()}")  # fmt: skip
+    read_back(run, recent, whole)
+    run.steps.balance.end_epoch()
     if whole.labels:
         log_metrics(run, "trained", whole)
 
 
-def advance(progress: Progress, batch: Batch, seconds: float) -> None:
-    """Count a step."""
-    progress.step += 1
-    progress.items += batch.items
-    progress.total_items += batch.items
-    progress.images += len(batch.keys)
+def groups_with_batches(run: Run, groups: Sequence[Group]) -> Iterator[tuple[Group, Group, Batch | None]]:
+    """Each group, this rank's share of it, and what was read for that: None where it has no image of the group."""
+    shares = [share_of(group, run.ranks.rank, run.ranks.count) for group in groups]
+    batches = iter(run.train.batches([list(share.reads) for share in shares if share.reads]))
+    for group, share in zip(groups, shares, strict=True):
+        yield group, share, next(batches) if share.reads else None
+
+
+def read_back(run: Run, *meters: Meter) -> None:
+    """Give the losses so far to the meters. Raises ValueError where one is not a finite number."""
+    losses = run.steps.losses()
+    for meter in meters:
+        meter.add_losses(losses)
+
+
+def advance(progress: Progress, group: Group, seconds: float) -> None:
+    """Count a group."""
+    progress.groups += 1
+    progress.items += group.items
+    progress.total_items += group.items
+    progress.images += len(group.reads)
     progress.seconds += seconds
 
 
 def validate_epoch(run: Run, reporter: Reporter) -> None:
-    """Measure, keep the checkpoint where it is the best yet, and finish the epoch."""
+    """Finish the epoch: the first rank measures, and keeps the checkpoint where it is the best yet."""
+    progress = run.progress
+    progress.epoch += 1
+    progress.items = 0
+    progress.counters = run.steps.counters
+    stopped = False
+    if run.ranks.first:
+        try:
+            measure_epoch(run, reporter)
+        except Stopped:  # last.pt was written before the epoch was finished: it is measured again
+            stopped = True
+    if run.ranks.any(stopped)[0]:
+        raise Stopped
+
+
+def measure_epoch(run: Run, reporter: Reporter) -> None:
+    """Validation, the best checkpoint, and the epoch's lines."""
     config, progress = run.config, run.progress
-    what = f"epoch {progress.epoch + 1}/{config.epochs}, validation"
+    what = f"epoch {progress.epoch}/{config.epochs}, validation"
     result = evaluate(
         run.objective,
         run.val,
@@ -83,8 +123,6 @@ def validate_epoch(run: Run, reporter: Reporter) -> None:
         lambda done, total: reporter.progress(what, done, total, str),
     )
     total = result.total(config.coefficient)
-    progress.epoch += 1
-    progress.items = 0
     record = evaluation_record(run, result)
     best = better_than(total, progress.best) or not run.val.samples or not progress.best_result
     if best:
@@ -100,7 +138,7 @@ def evaluation_record(run: Run, result: Evaluation) -> dict[str, Any]:
     progress = run.progress
     return {
         "epoch": progress.epoch,
-        "step": progress.step,
+        "step": progress.groups,
         **result.record(run.config.coefficient, run.baselines),
         "counts": run.counts,
     }
@@ -108,21 +146,25 @@ def evaluation_record(run: Run, result: Evaluation) -> dict[str, Any]:
 
 @dataclass
 class Meter:
-    """Mean losses and speed over a stretch of steps."""
+    """Mean losses and speed over a stretch of groups."""
 
     sums: dict[str, float] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
+    items: int = 0
     images: int = 0
     seconds: float = 0.0
 
-    def add(self, losses: Mapping[str, float], batch: Batch, seconds: float) -> None:
-        """Take a step's losses, each the mean over the batch's samples with that label."""
-        for task, loss in losses.items():
-            count = len(batch.rows[task])
-            self.sums[task] = self.sums.get(task, 0.0) + loss * count
-            self.labels[task] = self.labels.get(task, 0) + count
-        self.images += len(batch.keys)
+    def add_time(self, group: Group, seconds: float) -> None:
+        """Take what a group held and took."""
+        self.items += group.items
+        self.images += len(group.reads)
         self.seconds += seconds
+
+    def add_losses(self, losses: Mapping[str, Sequence[float]]) -> None:
+        """Take undivided losses, by task."""
+        for task, values in losses.items():
+            self.sums[task] = self.sums.get(task, 0.0) + sum(values)
+            self.labels[task] = self.labels.get(task, 0) + len(values)
 
     @property
     def means(self) -> dict[str, float]:
@@ -133,7 +175,7 @@ class Meter:
     def speed(self) -> dict[str, float]:
         """Per second: labels trained on, and images that went in."""
         seconds = max(self.seconds, 1e-9)
-        return {"items_per_s": sum(self.labels.values()) / seconds, "samples_per_s": self.images / seconds}
+        return {"items_per_s": self.items / seconds, "samples_per_s": self.images / seconds}
 
     def describe(self, order: str) -> str:
         """For the log; a speed is never without its order."""
@@ -146,14 +188,18 @@ class Meter:
 
 def log_metrics(run: Run, kind: str, meter: Meter) -> None:
     """A line of `metrics.jsonl` about training."""
+    if not run.ranks.first:
+        return
     line = {
         "kind": kind,  # step: since the last such line; trained: since the epoch began or was resumed
         "epoch": run.progress.epoch + 1,
-        "step": run.progress.step,
+        "step": run.progress.groups,
         "items": run.progress.items,
         "losses": meter.means,
         "counters": run.steps.describe(),
         "updates": run.steps.updates,
+        "coefficients": run.steps.balance.current(),
+        "gradients": run.steps.agreement,
         **meter.speed,
         "order": run.config.stream.order,
         "seconds": run.progress.seconds,
@@ -168,12 +214,12 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
 
 
 def rewind_metrics(path: Path, progress: Progress) -> None:
-    """Lines beyond the checkpoint are of steps that will be done again."""
+    """Lines beyond the checkpoint are of groups that will be trained again."""
     lines = metrics_lines(path)
     kept = [
         line
         for line in lines
-        if (line["epoch"] <= progress.epoch if line["kind"] == "epoch" else line["step"] <= progress.step)
+        if (line["epoch"] <= progress.epoch if line["kind"] == "epoch" else line["step"] <= progress.groups)
     ]
     if kept != lines or path.exists():
         write_whole(path, b"".join(orjson.dumps(line) + b"\n" for line in kept))

@@ -26,6 +26,7 @@ class Objective:
         max_m: float,
         loss: LossConfig,
         box_loss: BoxLossWeights,
+        precision: str = "fp32",
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last)  # as images come; faster, on CPUs too
         self.device = device
@@ -33,22 +34,40 @@ class Objective:
         self.max_m = max_m  # metres at a depth output of 1
         self.loss = loss
         self.box_loss = box_loss
-        self._mean = torch.tensor(IMAGE_MEAN, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(IMAGE_STD, device=device).view(1, 3, 1, 1)
+        self.half = precision == "bf16"  # in the network; losses are computed in float32
+        dtype = next(network.parameters()).dtype
+        self._mean = torch.tensor(IMAGE_MEAN, device=device, dtype=dtype).view(1, 3, 1, 1)
+        self._std = torch.tensor(IMAGE_STD, device=device, dtype=dtype).view(1, 3, 1, 1)
 
     def images(self, images: Tensor) -> Tensor:
-        """(B, S, S, 3) uint8 RGB on the device -> (B, 3, S, S) float32 in 0..1, or normalised."""
-        scaled = images.permute(0, 3, 1, 2).float() / 255
+        """(B, S, S, 3) uint8 RGB on the device -> (B, 3, S, S) in the weights' precision, 0..1, or normalised."""
+        scaled = images.permute(0, 3, 1, 2).to(self._mean.dtype) / 255
         return (scaled - self._mean) / self._std if self.normalise else scaled
+
+    def features(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The batch (on the device) through the shared part: what the heads take."""
+        assert batch.images is not None, "a batch of labels alone does not go through the network"
+        with self._precision():
+            return self.network.features(self.images(batch.images))
+
+    def head(self, task: str, taken: Tensor) -> Tensor:
+        """A head on rows of the map of its level."""
+        with self._precision():
+            output: Tensor = self.network.heads[task](taken)
+        return output
 
     def outputs(self, batch: Batch, tasks: Sequence[str]) -> dict[str, Tensor]:
         """The batch (on the device) through the network: each task's output for the samples that have its label."""
-        assert batch.images is not None, "a batch of labels alone does not go through the network"
-        outputs = self.network(self.images(batch.images), tasks)
+        maps = self.features(batch)
         whole = len(batch.keys)
+        taken = {task: maps[self.network.levels[task]] for task in tasks}
         return {
-            task: outputs[task] if len(batch.rows[task]) == whole else outputs[task][batch.rows[task]] for task in tasks
+            task: self.head(task, rows if len(batch.rows[task]) == whole else rows[batch.rows[task]])
+            for task, rows in taken.items()
         }
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def losses(self, task: str, output: Tensor, label: Tensor) -> Tensor:
         """(n,) undivided losses of n samples from the network's output and the label in natural units."""

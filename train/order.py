@@ -5,7 +5,8 @@ A pure function of (seed, epoch): whoever reads, and how many do, changes nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,22 +39,40 @@ def epoch_order(
     epoch: int,
     order: str = "items",
     shuffle_shards: int = 0,
+    repeat_rare: int = 1,
 ) -> list[Item]:
-    """Every (sample, label) of the samples' `tasks` once, in the order of this seed and epoch.
+    """Every (sample, label) of the samples' `tasks`, once, in the order of this seed and epoch.
 
     Shuffling happens within blocks of `shuffle_shards` shards, themselves in random order (0: one block of all).
-    `items`: independently; `samples`: the labels of a sample follow each other in the order of TASKS.
+    `items`: independently; `samples`: the labels of a sample follow each other in the order of TASKS. The labels of
+    a rarer task come up more than once, as often as makes it as frequent as the commonest, at most `repeat_rare`
+    times.
     """
     generator = np.random.default_rng((seed, epoch))
+    held = [tuple(task for task in TASKS if task in tasks and task in ref.labels) for ref in samples]
+    counts = Counter(task for has in held for task in has)
+    times = {task: min(repeat_rare, counts.most_common(1)[0][1] / count) for task, count in counts.items()}
     items: list[Item] = []
     for block in _blocks(samples, shuffle_shards, generator):
-        of_sample = [[Item(i, task) for task in TASKS if task in tasks and task in samples[i].labels] for i in block]
+        groups = [[Item(i, task) for task in held[i]] for i in block]
+        groups += [[item] for item in _repeats(groups, times, generator)] if repeat_rare > 1 else []
         if order == "items":
-            flat = [item for group in of_sample for item in group]
+            flat = [item for group in groups for item in group]
             items += [flat[j] for j in generator.permutation(len(flat))]
         else:
-            items += [item for j in generator.permutation(len(of_sample)) for item in of_sample[j]]
+            items += [item for j in generator.permutation(len(groups)) for item in groups[j]]
     return items
+
+
+def _repeats(
+    groups: Sequence[Sequence[Item]], times: Mapping[str, float], generator: np.random.Generator
+) -> list[Item]:
+    """The further appearances of items that come up `times` an epoch; a fraction of a time is a matter of chance."""
+    again: list[Item] = []
+    for item in (item for group in groups for item in group):
+        whole, part = divmod(times[item.task] - 1, 1)
+        again += [item] * (int(whole) + (generator.random() < part))
+    return again
 
 
 def _blocks(samples: Sequence[SampleRef], shuffle_shards: int, generator: np.random.Generator) -> list[list[int]]:

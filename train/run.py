@@ -30,7 +30,9 @@ from train.checkpoint import (
 from train.config import Document, RunConfig, dump_toml, to_document
 from train.initial import find_pretrained, pretrained_part
 from train.objective import Objective
-from train.regimes import Steps, build_steps, choose_samples, slow_parts
+from train.ranks import Ranks
+from train.regimes import choose_samples, plan_warnings, slow_parts
+from train.steps import Steps
 from train.stream import Stream, worker_count
 
 CONFIG_FILE = "config.toml"
@@ -57,7 +59,8 @@ class Progress:
 
     epoch: int = 0  # epochs finished, validation included
     items: int = 0  # labels trained on in the epoch that is under way
-    step: int = 0  # training steps of the loop so far
+    counters: dict[str, int] = field(default_factory=dict)  # of the parts when the epoch began: they shape its groups
+    groups: int = 0  # of images that went through the network together, so far
     total_items: int = 0  # labels trained on so far
     images: int = 0  # images read for training so far
     seconds: float = 0.0  # of training, validation left out
@@ -79,6 +82,8 @@ class Run:
     objective: Objective
     steps: Steps
     progress: Progress
+    ranks: Ranks
+    stopping: Callable[[], bool]  # whether a signal asked this process to stop
     baselines: Baselines = field(default_factory=dict)
 
     @property
@@ -98,7 +103,14 @@ class Run:
         }
 
     def save(self, name: str) -> None:
-        """Write a checkpoint. `best.pt` has what using the network takes, `last.pt` what going on takes too."""
+        """Write a checkpoint. `best.pt` has what using the network takes, `last.pt` what going on takes too.
+
+        Every rank calls it for `last.pt`, as each holds a part of what is pending; the first one writes.
+        """
+        if name == LAST:
+            self.steps.settle()
+        if not self.ranks.first:
+            return
         checkpoint: Checkpoint = {
             "config": to_document(self.config),
             "facts": self.facts,
@@ -119,39 +131,50 @@ class Run:
         self.shards.close()
 
 
-def prepare(config: RunConfig, *, resume: bool, stopping: Callable[[], bool], reporter: Reporter) -> Run:
+def prepare(
+    config: RunConfig,
+    *,
+    resume: bool,
+    stopping: Callable[[], bool],
+    reporter: Reporter,
+    ranks: Ranks | None = None,
+) -> Run:
     """Everything before the first step. Raises ValueError where the run cannot be.
 
     The order matters: what is wrong is found before anything slow, and the folder is claimed before that too.
     """
+    ranks = ranks or Ranks()
     checkpoint = claim_folder(Path(config.out), resume, reporter)
+    ranks.any(False)  # no rank claims the folder before all have looked
     shards = open_shards(Path(config.shards))
     if checkpoint is not None:
         check_resumable(checkpoint, config, shards.sha256, Path(config.out) / LAST)
-    samples, line = choose_samples(config, shards.samples("train"))
-    for text in (line, *slow_parts(config, samples)):
+    samples, lines = choose_samples(config, shards.samples("train"))
+    for text in (*lines, *slow_parts(config, samples)):
         reporter.say(text)
-    device = find_device(config.device)
+    device = find_device(config.device, ranks)
     seed_everything(config.seed)
     if checkpoint is None:
         config, facts, network = new_network(config, shards, reporter)
     else:
         facts, network = checkpoint["facts"], build_network(config, checkpoint["facts"])
         network.load_state_dict(checkpoint["weights"])
-    write_config(config, facts)
+    if ranks.first:
+        write_config(config, facts)
+    for text in plan_warnings(config, ranks.count):
+        reporter.say(text)
 
     objective = build_objective(config, facts, network, device)
-    steps = build_steps(config, objective)
-    progress = Progress()
+    steps = Steps(config, objective, ranks)
+    progress = Progress(counters=steps.counters)
     if checkpoint is not None:
         steps.load_state_dict(checkpoint["steps"])
         progress = Progress(**checkpoint["progress"])
-        reporter.say(f"resuming after {progress.step} steps: epoch {progress.epoch + 1}, {progress.items} items in")
-    train, val = (
-        open_stream(shards, found, config.workers, device, stopping) for found in (samples, shards.samples("val"))
-    )
+        reporter.say(f"resuming after {progress.groups} groups: epoch {progress.epoch + 1}, {progress.items} items in")
+    train = open_stream(shards, samples, config.workers, device)  # the loop asks all ranks before it stops
+    val = open_stream(shards, shards.samples("val"), config.workers, device, stopping)
     tasks = trained_tasks(config, samples, reporter)
-    return Run(config, facts, shards, tasks, samples, train, val, objective, steps, progress)
+    return Run(config, facts, shards, tasks, samples, train, val, objective, steps, progress, ranks, stopping)
 
 
 def claim_folder(folder: Path, resume: bool, reporter: Reporter) -> Checkpoint | None:
@@ -181,13 +204,13 @@ def open_shards(folder: Path) -> ShardSet:
     return shards
 
 
-def find_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def find_device(name: str, ranks: Ranks | None = None) -> torch.device:
+    """`auto` is the GPU where there is one; each rank of a node has its own."""
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda needs a GPU that torch can use, and there is none: give --device cpu")
-    return torch.device(name)
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", ranks.local if ranks else 0)
 
 
 def seed_everything(seed: int) -> None:
@@ -230,6 +253,7 @@ def build_objective(config: RunConfig, facts: Document, network: MultiTaskNet, d
         max_m=facts["max_m"],
         loss=config.loss,
         box_loss=config.box_loss,
+        precision=config.precision,
     )
 
 

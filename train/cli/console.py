@@ -23,9 +23,10 @@ _LINE_EVERY_S = 10.0  # in a batch log, where there is no bar
 
 
 class Console:
-    """Lines and, on a terminal, a bar; in a batch log a line every ten seconds instead."""
+    """Lines and, on a terminal, a bar; in a batch log a line every ten seconds instead. `quiet`: nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._bar: Any = None
         self._what = ""
         self._paced = ("", 0.0, 0)  # in a log: of what, since when, with how many done
@@ -34,10 +35,13 @@ class Console:
     def say(self, line: str) -> None:
         """A line to keep."""
         self.close()
-        click.echo(line)
+        if not self._quiet:
+            click.echo(line)
 
     def progress(self, what: str, done: int, total: int, facts: Callable[[], str]) -> None:
         """How far `what` is."""
+        if self._quiet:
+            return
         if sys.stderr.isatty():
             self._move_bar(what, done, total, facts)
         elif time.monotonic() >= self._next_line:

@@ -8,13 +8,16 @@ from typing import Any
 
 import click
 
+from models.backbone import BACKBONES, NORMS
 from shards.schema import TASKS
 from train.cli.console import HELP, Console, exit_codes, stop_signals
 from train.config import (
+    BALANCES,
     DEVICES,
     MODES,
     NETWORKS,
     ORDERS,
+    PRECISIONS,
     Document,
     RunConfig,
     build_config,
@@ -23,15 +26,16 @@ from train.config import (
 )
 from train.loop import train as train_run
 from train.outcome import finish
+from train.ranks import joined_ranks
 from train.run import CONFIG_FILE, Run, prepare
 
 
 def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], Document]:
-    """A callback that turns repeated PART=NUMBER into a table."""
+    """A callback that turns repeated PART=NUMBER, or several with commas between, into a table."""
 
     def parse(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Document:
         table = {}
-        for value in values:
+        for value in (pair for given in values for pair in given.split(",")):
             part, equals, text = value.partition("=")
             try:
                 table[part.strip()] = number(text)
@@ -60,12 +64,23 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
               "samples: an image's labels together, read once [default: items].")  # fmt: skip
 @click.option("--shuffle-shards", "stream__shuffle_shards", type=int, help="Shards in a block of the shuffle [all].")
 @click.option("--batch-size", "stream__batch_size", type=int, help="Samples of a step; of validation everywhere [4].")
+@click.option("--micro-batch", "stream__micro_batch", type=int,
+              help="Images that go through the network together; changes speed and memory, no result [8].")  # fmt: skip
 @click.option("--allow-missing", "stream__allow_missing", is_flag=True, default=None,
               help="Symmetric: train also on samples that lack labels.")  # fmt: skip
+@click.option("--keep-labels", "stream__keep_labels", multiple=True, callback=pairs(float), metavar="TASK=SHARE",
+              help="Use only this share of a task's train labels, chosen by key: boxes=0.1,depth=0.5.")  # fmt: skip
+@click.option("--one-label", "stream__one_label", is_flag=True, default=None,
+              help="Use one label of each train sample, chosen by key.")  # fmt: skip
+@click.option("--repeat-rare", "stream__repeat_rare", type=int,
+              help="Asymmetric: repeat labels of rarer tasks in an epoch, at most so often [1].")  # fmt: skip
+@click.option("--balance", "balance__method", type=click.Choice(BALANCES), help="fixed coefficients, re-set after "
+              "every epoch, learnt (uncertainty), or fixed with PCGrad on the shared part [fixed].")  # fmt: skip
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Of the network's arithmetic [fp32].")
 @click.option("--weights", "network__weights", help="Backbone: auto (ImageNet), none, or a file [default: auto].")
-@click.option("--norm", "network__norm", type=click.Choice(("auto", "frozen", "group", "batch")),
+@click.option("--norm", "network__norm", type=click.Choice(("auto", *NORMS)),
               help="[default: frozen with pretrained weights, group from scratch]")  # fmt: skip
-@click.option("--backbone", "network__backbone", type=click.Choice(("resnet50", "resnet18")), help="[resnet50]")
+@click.option("--backbone", "network__backbone", type=click.Choice(BACKBONES), help="[resnet50]")
 @click.option("--width", "network__width", type=float, help="Scales neck and heads, or an stl network [default: 1].")
 @click.option("--threshold", multiple=True, callback=pairs(int), metavar="PART=N",
               help="Asymmetric: items between two steps of a part (shared or a task); repeats.")  # fmt: skip
@@ -75,22 +90,24 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
               help="Divides a task's loss; repeats.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with the run that the folder holds.")
 def main(config_name: str | None, resume: bool, **options: Any) -> None:
-    """Train on shards: asymmetric, symmetric, or a single task.
+    """Train on shards: asymmetric, symmetric, or a single task. Several processes: torchrun, see docs/hpc.md.
 
     A stop by SIGTERM, SIGINT or SIGUSR1 keeps the work and exits with 75; the same command with --resume goes on.
     """
     with exit_codes("amtl-train", "the same command with --resume goes on"), stop_signals() as stopping:
         config = read_config(options, config_name, resume)
-        console = Console()
-        run: Run | None = None
-        try:
-            run = prepare(config, resume=resume, stopping=stopping, reporter=console)
-            train_run(run, console)
-            finish(run, console)
-        finally:
-            console.close()
-            if run is not None:
-                run.close()
+        with joined_ranks(config.device) as ranks:
+            console = Console(quiet=not ranks.first)
+            run: Run | None = None
+            try:
+                run = prepare(config, resume=resume, stopping=stopping, reporter=console, ranks=ranks)
+                train_run(run, console)
+                if ranks.first:
+                    finish(run, console)
+            finally:
+                console.close()
+                if run is not None:
+                    run.close()
 
 
 def read_config(options: Document, config_name: str | None, resume: bool) -> RunConfig:

@@ -1,0 +1,122 @@
+"""How the losses of different tasks are weighed against each other, with whatever labels there are.
+
+`fixed`: each loss is divided by its coefficient. `epoch`: the same, and after every epoch each coefficient becomes
+the mean of its loss over that epoch (the thesis's future work). `uncertainty`: the coefficients are learnt (Kendall,
+Gal and Cipolla 2018). `pcgrad`: fixed, and on the shared part the tasks' gradients of a window give way to each other
+where they conflict (Yu et al. 2020).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from train.config import BalanceConfig
+
+
+class Balance:
+    """The weights of the losses, and what moves them."""
+
+    def __init__(
+        self,
+        config: BalanceConfig,
+        tasks: Sequence[str],
+        coefficients: Mapping[str, float],
+        device: torch.device,
+        seed: int = 0,
+    ) -> None:
+        self.method = config.method
+        self.seed = seed
+        self.coefficients = {task: coefficients.get(task, 1.0) for task in tasks}
+        self.sums: dict[str, float] = {}  # of the losses of the epoch under way
+        self.counts: dict[str, int] = {}
+        # The logarithm of each coefficient, learnt: at its optimum the coefficient is the mean loss.
+        self.logs: dict[str, nn.Parameter] = {}
+        if self.method == "uncertainty":
+            self.logs = {
+                task: nn.Parameter(torch.tensor(math.log(value), device=device))
+                for task, value in self.coefficients.items()
+            }
+
+    @property
+    def apart(self) -> bool:
+        """Whether the shared part needs the gradient of each task by itself."""
+        return self.method == "pcgrad"
+
+    def weigh(self, task: str, losses: Tensor) -> Tensor:
+        """(n,) undivided losses -> (n,) what is minimised.
+
+        `uncertainty` minimises loss exp(-s) + s, which is least where exp(s) is the mean loss.
+        """
+        if self.method == "uncertainty":
+            return losses * torch.exp(-self.logs[task]) + self.logs[task]
+        return losses / self.coefficients[task]
+
+    def combination(self, tasks: Sequence[str], products: Tensor, step: int) -> dict[str, Tensor]:
+        """What each task's gradient is multiplied by before they are summed into the shared part's; `step` of it."""
+        weights = products.new_ones(len(tasks))
+        if self.method == "pcgrad":
+            weights = pcgrad_weights(products, np.random.default_rng((self.seed, step)))
+        return dict(zip(tasks, weights.unbind(), strict=True))
+
+    def note(self, losses: Mapping[str, Sequence[float]]) -> None:
+        """Undivided training losses as they are read back, those of all ranks."""
+        for task, values in losses.items():
+            self.sums.setdefault(task, 0.0)
+            for value in values:  # one by one: however many come at once, the sum is the same
+                self.sums[task] += value
+            self.counts[task] = self.counts.get(task, 0) + len(values)
+
+    def end_epoch(self) -> None:
+        """The coefficients of the next epoch; a task without a label in this one keeps its own."""
+        if self.method == "epoch":
+            means = {task: self.sums[task] / count for task, count in self.counts.items() if count}
+            self.coefficients.update({task: mean for task, mean in means.items() if mean > 0})
+        self.sums, self.counts = {}, {}
+
+    def current(self) -> dict[str, float]:
+        """The coefficients as they stand."""
+        if self.method == "uncertainty":
+            return {task: math.exp(value.item()) for task, value in self.logs.items()}
+        return dict(self.coefficients)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What moves; tensors are not copied."""
+        return {
+            "coefficients": dict(self.coefficients),
+            "logs": {task: log.data for task, log in self.logs.items()},
+            "sums": dict(self.sums),
+            "counts": dict(self.counts),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`."""
+        self.coefficients = dict(state["coefficients"])
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+        for task, value in state["logs"].items():
+            self.logs[task].data.copy_(value)
+
+
+def pcgrad_weights(products: Tensor, generator: np.random.Generator) -> Tensor:
+    """PCGrad from the inner products alone: how much of each task's gradient the sum of the projected ones holds.
+
+    Each gradient in turn loses, for every other one in random order that it conflicts with, its component along it
+    (algorithm 1 of Yu et al. 2020). products (n, n), gradients that are zero included. Returns (n,).
+    """
+    count = len(products)
+    total = products.new_zeros(count)
+    for task in range(count):
+        own = products.new_zeros(count)
+        own[task] = 1.0
+        for other in generator.permutation(count).tolist():
+            if other != task:
+                conflict = (own @ products[:, other]).clamp(max=0)
+                length = products[other, other].clamp(min=torch.finfo(products.dtype).tiny)
+                own[other] -= conflict / length
+        total += own
+    return total
