@@ -67,13 +67,14 @@ def test_constants_come_from_train_and_are_scored_on_val(tmp_path: Path):
     assert set(baselines) == set(TASKS)
     values = [abs(angle) for frame in (6, 7, 8) for angle in steering_of(frame)["angles_deg"][-10:]]
     zero, median = baselines["steering"].values()
-    assert zero["MAE"] == pytest.approx(sum(values) / len(values))
-    assert median["MAE"] != zero["MAE"]
+    assert zero["scores"]["MAE"] == pytest.approx(sum(values) / len(values))
+    assert median["scores"]["MAE"] != zero["scores"]["MAE"]
+    assert sum(part["count"] for part in median["parts"]) == len(values)
     # classes lie above and below an edge of 112, 128, 144 px; the first 4 rows are ignored
     below = sum(256 - edge for edge in (112, 128, 144))
-    accuracy = baselines["segmentation"]["all Rain dirt"]["pixel accuracy"]
+    accuracy = baselines["segmentation"]["all Rain dirt"]["scores"]["pixel accuracy"]
     assert accuracy == pytest.approx(100 * below / (3 * 252))
-    assert baselines["boxes"]["mean box of each cell"]["mean best IoU"] > 0
+    assert baselines["boxes"]["mean box of each cell"]["scores"]["mean best IoU"] > 0
     assert score_baselines(train, val, ("boxes",)).keys() == {"boxes"}
     assert len(VAL[0]) == 3
 
@@ -81,7 +82,7 @@ def test_constants_come_from_train_and_are_scored_on_val(tmp_path: Path):
 def test_they_are_kept_per_data_set_and_tasks(tmp_path: Path):
     path = tmp_path / "baselines.json"
     assert load_baselines(path, "abc", TASKS) is None
-    baselines = {"depth": {"median 7.00 m": {"MAE": 3.5, "RMSE": None}}}
+    baselines = {"depth": {"median 7.00 m": {"scores": {"MAE": 3.5, "RMSE": None}, "parts": []}}}
     save_baselines(path, "abc", TASKS, baselines)
     assert load_baselines(path, "abc", TASKS) == baselines
     assert load_baselines(path, "abd", TASKS) is None

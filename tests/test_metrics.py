@@ -5,18 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from train.evaluate import is_better, metric_rows
-from train.metrics import (  # fmt: skip
-    METRICS,
-    BoxScore,
-    DepthScore,
-    SegmentationScore,
-    SteeringScore,
-    best_overlaps,
-    boxes_of_grid,
-    build_score,
-    detections,
-)
+from shards.classes import SEGMENTATION_CLASSES
+from train.detections import best_overlaps, boxes_of_grid, detections
+from train.evaluate import is_better, metric_rows, part_rows
+from train.metrics import METRICS, BoxScore, DepthScore, SegmentationScore, SteeringScore, build_score
 
 
 def grid(*slots: tuple[int, int, int, float, float, float, float, float, int]) -> torch.Tensor:
@@ -63,6 +55,7 @@ def test_nothing_to_measure_is_none(task):
     computed = score.compute()
     assert set(computed) == {metric.name for metric in METRICS if metric.task == task}
     assert set(computed.values()) == {None}
+    assert [part for part in score.parts() if part["count"]] == []
 
 
 def test_a_grid_is_row_then_column():
@@ -135,6 +128,84 @@ def test_better_is_better_than_every_constant(value, constants, higher, expected
 
 
 def test_rows_hold_each_metric_beside_its_constants():
-    rows = metric_rows({"steering": {"MAE": 2.0}}, {"steering": {"zero": {"MAE": 3.0}, "median": {"MAE": 2.5}}})
+    baselines = {"steering": {"zero": measured({"MAE": 3.0}), "median": measured({"MAE": 2.5})}}
+    rows = metric_rows({"steering": {"MAE": 2.0}}, baselines)
     assert rows == [{"task": "steering", "metric": "MAE", "unit": "deg", "value": 2.0,
                      "baselines": {"zero": 3.0, "median": 2.5}, "better": True}]  # fmt: skip
+
+
+def measured(scores: dict, *parts: dict) -> dict:
+    return {"scores": scores, "parts": list(parts)}
+
+
+def test_a_part_stands_beside_the_same_part_of_the_constants():
+    car = {"of": "Car", "count": 7, "values": {"IoU": 40.0}}
+    sky = {"of": "Sky", "count": 0, "values": {"IoU": 0.0}}  # predicted, never true: a constant may not have it
+    baselines = {"segmentation": {"all Car": measured({}, {**car, "values": {"IoU": 30.0}})}}
+    rows = part_rows("segmentation", [car, sky], baselines)
+    assert [(row["of"], row["count"], row["value"], row["baselines"], row["better"]) for row in rows] == [
+        ("Car", 7, 40.0, {"all Car": 30.0}, True),
+        ("Sky", 0, 0.0, {"all Car": None}, None),
+    ]
+
+
+def test_steering_by_the_true_angle():
+    score = SteeringScore()
+    score.update(torch.tensor([[1.0, -8.0, 5.0, 100.0]]), torch.tensor([[-2.0, -5.0, 4.99, -90.0]]))
+    assert [(part["of"], part["count"], part["values"]["MAE"]) for part in score.parts()] == [
+        ("0-5 deg", 2, pytest.approx((3 + 0.01) / 2)),
+        ("5-20 deg", 1, pytest.approx(3)),
+        ("20-90 deg", 0, None),
+        ("90+ deg", 1, pytest.approx(190)),
+    ]
+
+
+def test_depth_by_the_true_distance():
+    score = DepthScore()
+    score.update(torch.tensor([[[11.0, 10.0, 5.0, 70.0]]]), torch.tensor([[[9.0, 20.0, 0.0, 80.0]]]))
+    score.update(torch.tensor([[[30.0]]]), torch.tensor([[[20.5]]]))
+    parts = {part["of"]: (part["count"], *part["values"].values()) for part in score.parts()}
+    assert parts == {
+        "0-10 m": (1, pytest.approx(2), pytest.approx(2 / 9)),
+        "10-20 m": (0, None, None),
+        "20-40 m": (2, pytest.approx(19.5 / 2), pytest.approx((0.5 + 9.5 / 20.5) / 2)),
+        "40-80 m": (0, None, None),
+        "80+ m": (1, pytest.approx(10), pytest.approx(1 / 8)),
+    }
+    whole = sum(count * mae for count, mae, _ in parts.values() if count) / 4
+    assert score.compute()["MAE"] == pytest.approx(whole)
+
+
+def test_iou_of_each_class_that_occurs():
+    score = SegmentationScore(38)
+    score.update(torch.tensor([[[0, 1, 37, 37]]]), torch.tensor([[[0, 0, 255, 1]]], dtype=torch.uint8))
+    assert score.parts() == [
+        {"of": "Car", "count": 2, "values": {"IoU": pytest.approx(50)}},
+        {"of": "Bicycle", "count": 1, "values": {"IoU": 0}},
+        {"of": SEGMENTATION_CLASSES[37], "count": 0, "values": {"IoU": 0}},
+    ]
+    assert score.compute()["mIoU"] == pytest.approx(50 / 3)
+
+
+def test_ap_of_each_class_that_has_a_true_box():
+    """mAP is their mean; a class that is only predicted has none, and does not shift the others' places."""
+    stranger = (1, 1, 0, 0.9, 0.5, 0.5, 0.1, 0.1, 5)
+    animal = (*WALKER[:8], 11)
+    half = (*CAR[:4], 1.5, *CAR[5:])  # IoU 1/3 with the car
+    score = BoxScore()
+    score.update(torch.stack([grid(stranger, half, animal)]), torch.stack([grid(CAR, animal)]))
+    parts = score.parts()
+    assert [(part["of"], part["count"]) for part in parts] == [("Car", 1), ("Animal", 1)]
+    assert [part["values"]["AP50"] for part in parts] == pytest.approx([0, 100])
+    assert score.compute()["mAP50"] == pytest.approx(50)
+    assert score.compute()["mAP50:95"] == pytest.approx(sum(part["values"]["AP50:95"] for part in parts) / 2)
+
+
+@pytest.mark.parametrize("task", ["steering", "depth"])
+def test_a_small_error_is_not_lost_beside_a_large_one(task: str):
+    """A float32 sum of 2^25 and 1 is 2^25."""
+    score = build_score(task, 38)
+    label = torch.full((1, 1, 1), 1.0)
+    for error in (2.0**25, 1.0, 1.0):
+        score.update(label.double() + error, label)
+    assert score.compute()["MAE"] == (2**25 + 2) / 3

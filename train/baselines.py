@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -17,14 +17,25 @@ from torch import Tensor
 from shards.classes import IGNORE_INDEX, SEGMENTATION_CLASSES
 from shards.schema import BOX_VALUES, STEERING_STEPS
 from shards.writer import write_whole
-from train.metrics import Score, Scores, build_score
+from train.groups import WHOLE, Grouping, rows_of_groups
+from train.metrics import Part, Score, Scores, build_score
 from train.order import cut_batches, label_reads
 from train.stream import Batch, Stream
 
 _BATCH = 8  # samples whose labels are looked at together
 _BINS_PER_M = 256  # of the depth histogram: the steps of 16-bit depth, finer than those of 8-bit
 
-Baselines = dict[str, dict[str, Scores]]  # task -> the constant in words -> its scores
+_FORMAT = 2  # of the file in a run folder
+
+
+class Measured(TypedDict):
+    """What a constant scores."""
+
+    scores: Scores
+    parts: list[Part]
+
+
+Baselines = dict[str, dict[str, Measured]]  # task -> the constant in words -> its scores
 
 
 @dataclass(frozen=True)
@@ -110,19 +121,38 @@ def weighted_median(counts: Tensor) -> Tensor:
 
 def score_baselines(train: Stream, val: Stream, tasks: Sequence[str]) -> Baselines:
     """Constants from `train`, scored on `val`, for those of the tasks that have labels on both sides."""
+    return score_groups(train, val, tasks, None)[WHOLE]
+
+
+def score_groups(train: Stream, val: Stream, tasks: Sequence[str], grouping: Grouping | None) -> dict[str, Baselines]:
+    """The same for each group of the samples of `val`, WHOLE among them; the constants are those of all of `train`."""
     tally = Tally(train.shards.max_m)
     for batch in train.batches(_label_batches(train, tasks)):
         tally.update(batch)
     constants = tally.constants()
-    scores: list[Score] = [build_score(constant.task, len(SEGMENTATION_CLASSES)) for constant in constants]
+    groups: dict[str, list[Score]] = {WHOLE: _scores(constants)}
     for batch in val.batches(_label_batches(val, tasks)):
-        for constant, score in zip(constants, scores, strict=True):
-            if constant.task in batch.labels:
-                label = batch.labels[constant.task]
-                score.update(_prediction(constant, label), label)
+        for number, constant in enumerate(constants):
+            if constant.task not in batch.labels:
+                continue
+            label = batch.labels[constant.task]
+            pred = _prediction(constant, label)
+            keys = [batch.keys[row] for row in batch.rows[constant.task].tolist()]
+            for group, rows in rows_of_groups(keys, grouping).items():
+                scores = groups.setdefault(group, _scores(constants))
+                scores[number].update(pred[rows], label[rows])
+    return {group: _measured(constants, scores) for group, scores in groups.items()}
+
+
+def _scores(constants: Sequence[Constant]) -> list[Score]:
+    return [build_score(constant.task, len(SEGMENTATION_CLASSES)) for constant in constants]
+
+
+def _measured(constants: Sequence[Constant], scores: Sequence[Score]) -> Baselines:
     baselines: Baselines = {}
     for constant, score in zip(constants, scores, strict=True):
-        baselines.setdefault(constant.task, {})[constant.what] = score.compute()
+        measured: Measured = {"scores": score.compute(), "parts": score.parts()}
+        baselines.setdefault(constant.task, {})[constant.what] = measured
     return baselines
 
 
@@ -141,7 +171,7 @@ def load_baselines(path: Path, manifest_sha256: str, tasks: Sequence[str]) -> Ba
     """Those kept in a run folder, where they belong to this data set and these tasks."""
     try:
         kept = json.loads(path.read_bytes())
-        if kept["manifest_sha256"] != manifest_sha256 or kept["tasks"] != list(tasks):
+        if (kept["format"], kept["manifest_sha256"], kept["tasks"]) != (_FORMAT, manifest_sha256, list(tasks)):
             return None
         baselines: Baselines = kept["baselines"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -151,5 +181,7 @@ def load_baselines(path: Path, manifest_sha256: str, tasks: Sequence[str]) -> Ba
 
 def save_baselines(path: Path, manifest_sha256: str, tasks: Sequence[str], baselines: Baselines) -> None:
     """Keep them beside the run."""
-    document = {"manifest_sha256": manifest_sha256, "tasks": list(tasks), "baselines": baselines}
+    document = {
+        "format": _FORMAT, "manifest_sha256": manifest_sha256, "tasks": list(tasks), "baselines": baselines,
+    }  # fmt: skip
     write_whole(path, json.dumps(document, indent=1).encode())

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from shards.classes import SEGMENTATION_CLASSES
 from train.baselines import Baselines
-from train.metrics import METRICS, Scores, build_score
+from train.groups import WHOLE, Grouping, rows_of_groups
+from train.metrics import BREAKDOWNS, METRICS, Metric, Part, Score, Scores, build_score
 from train.objective import Objective
 from train.order import cut_batches, label_reads
-from train.stream import Stream
+from train.stream import Batch, Stream
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Evaluation:
     labels: dict[str, int]  # samples with the task's label
     losses: dict[str, float]  # undivided, the mean over those samples
     scores: dict[str, Scores]
+    parts: dict[str, list[Part]]  # by class, distance or angle
+    groups: dict[str, Evaluation] = field(default_factory=dict)  # the same of each camera or scene
 
     def total(self, coefficients: Mapping[str, float]) -> float | None:
         """The sum over tasks of loss / coefficient, by which the best checkpoint is chosen; None without samples."""
@@ -39,7 +43,35 @@ class Evaluation:
             "val_losses": self.losses,  # undivided
             "val_loss": self.total(coefficients),
             "metrics": metric_rows(self.scores, baselines),
+            "parts": {task: part_rows(task, parts, baselines) for task, parts in self.parts.items()},
         }
+
+
+class Measure:
+    """Losses and scores of one group of samples, a batch at a time."""
+
+    def __init__(self, tasks: Sequence[str], device: torch.device) -> None:
+        self.samples = 0
+        self.sums = dict.fromkeys(tasks, 0.0)
+        self.labels = dict.fromkeys(tasks, 0)
+        self.scores: dict[str, Score] = {task: build_score(task, len(SEGMENTATION_CLASSES), device) for task in tasks}
+
+    def add(self, task: str, losses: Tensor, pred: Tensor, label: Tensor) -> None:
+        """(n,) losses, n predictions and n labels in natural units."""
+        self.sums[task] += losses.sum().item()
+        self.labels[task] += len(label)
+        self.scores[task].update(pred, label)
+
+    def result(self) -> Evaluation:
+        """Of all that was added."""
+        seen = [task for task, count in self.labels.items() if count]
+        return Evaluation(
+            samples=self.samples,
+            labels=dict(self.labels),
+            losses={task: self.sums[task] / self.labels[task] for task in seen},
+            scores={task: self.scores[task].compute() for task in seen},
+            parts={task: self.scores[task].parts() for task in seen},
+        )
 
 
 def evaluate(
@@ -48,56 +80,74 @@ def evaluate(
     tasks: Sequence[str],
     batch_size: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    grouping: Grouping | None = None,
 ) -> Evaluation:
-    """Every sample of the stream that has a label of the tasks, once."""
+    """Every sample of the stream that has a label of the tasks, once; also per group, where there is a grouping."""
     reads = label_reads(stream.samples, tasks, image=True)
-    sums = dict.fromkeys(tasks, 0.0)
-    labels = dict.fromkeys(tasks, 0)
-    scores = {task: build_score(task, len(SEGMENTATION_CLASSES)) for task in tasks}
+    measures = {WHOLE: Measure(tasks, objective.device)}
     was_training = objective.network.training
     objective.network.eval()
     try:
         done = 0
         for read in stream.batches(cut_batches(reads, batch_size)):
-            batch = read.to(objective.device)
-            with torch.no_grad():
-                for task, output in objective.outputs(batch, list(batch.labels)).items():
-                    label = batch.labels[task]
-                    sums[task] += objective.losses(task, output, label).sum().item()
-                    labels[task] += len(label)
-                    scores[task].update(objective.natural(task, output), label)
-            done += len(batch.keys)
+            for group in rows_of_groups(read.keys, grouping):
+                measures.setdefault(group, Measure(tasks, objective.device))
+            _measure(objective, read, measures, grouping)
+            done += len(read.keys)
             progress(done, len(reads))
     finally:
         objective.network.train(was_training)
-    seen = [task for task in tasks if labels[task]]
-    return Evaluation(
-        samples=len(reads),
-        labels=labels,
-        losses={task: sums[task] / labels[task] for task in seen},
-        scores={task: scores[task].compute() for task in seen},
-    )
+    results = {group: measure.result() for group, measure in measures.items()}
+    return replace(results.pop(WHOLE), groups=dict(sorted(results.items())))
+
+
+def _measure(objective: Objective, read: Batch, measures: Mapping[str, Measure], grouping: Grouping | None) -> None:
+    """One batch through the network, and to the measures of the groups that its samples are in."""
+    batch = read.to(objective.device)
+    for group, rows in rows_of_groups(read.keys, grouping).items():
+        measures[group].samples += len(read.keys[rows] if isinstance(rows, slice) else rows)
+    with torch.no_grad():
+        for task, output in objective.outputs(batch, list(batch.labels)).items():
+            label = batch.labels[task]
+            losses, pred = objective.losses(task, output, label), objective.natural(task, output)
+            keys = [read.keys[row] for row in read.rows[task].tolist()]
+            for group, rows in rows_of_groups(keys, grouping).items():
+                measures[group].add(task, losses[rows], pred[rows], label[rows])
 
 
 def metric_rows(scores: Mapping[str, Scores], baselines: Baselines) -> list[dict[str, Any]]:
     """A row per metric: its value, what each constant scores, and whether it is better than every one of them."""
     rows = []
     for metric in METRICS:
-        if metric.task not in scores:
-            continue
-        value = scores[metric.task][metric.name]
-        constants = {what: found.get(metric.name) for what, found in baselines.get(metric.task, {}).items()}
-        rows.append(
-            {
-                "task": metric.task,
-                "metric": metric.name,
-                "unit": metric.unit,
-                "value": value,
-                "baselines": constants,
-                "better": is_better(value, list(constants.values()), metric.higher_is_better),
-            }
-        )
+        if metric.task in scores:
+            constants = {what: found["scores"] for what, found in baselines.get(metric.task, {}).items()}
+            row = {"task": metric.task, "metric": metric.name, "unit": metric.unit}
+            rows.append(row | _beside(metric, scores[metric.task], constants))
     return rows
+
+
+def part_rows(task: str, parts: Sequence[Part], baselines: Baselines) -> list[dict[str, Any]]:
+    """A row per part and metric: which part, how much of it there was, and the rest as `metric_rows`."""
+    rows = []
+    for part in parts:
+        found = baselines.get(task, {})
+        constants = {what: _values_of(of_constant["parts"], part["of"]) for what, of_constant in found.items()}
+        for metric in BREAKDOWNS[task].metrics:
+            row = {"of": part["of"], "count": part["count"], "metric": metric.name, "unit": metric.unit}
+            rows.append(row | _beside(metric, part["values"], constants))
+    return rows
+
+
+def _values_of(parts: Sequence[Part], of: str) -> Scores:
+    """A constant's scores of one part, which it may not have: a class that is predicted and never true."""
+    return next((part["values"] for part in parts if part["of"] == of), {})
+
+
+def _beside(metric: Metric, values: Scores, constants: Mapping[str, Scores]) -> dict[str, Any]:
+    value = values[metric.name]
+    known = {what: found.get(metric.name) for what, found in constants.items()}
+    better = is_better(value, list(known.values()), metric.higher_is_better)
+    return {"value": value, "baselines": known, "better": better}
 
 
 def is_better(value: float | None, constants: Sequence[float | None], higher_is_better: bool) -> bool | None:

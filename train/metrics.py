@@ -1,23 +1,28 @@
 """What is measured on the val split, in bounded memory: sums, a confusion matrix, at most 100 detections an image.
 
-Predictions and labels come in natural units: degrees of the wheel, class ids, metres, the box grid.
+Predictions and labels come in natural units: degrees of the wheel, class ids, metres, the box grid. What torchmetrics
+and torchvision have is theirs. Sums are of float64: a float32 sum over a split's pixels would lose whole images.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor
+from torchmetrics import MeanAbsoluteError, MeanAbsolutePercentageError, MeanMetric, MeanSquaredError
+from torchmetrics.classification import MulticlassConfusionMatrix
 from torchmetrics.detection import MeanAveragePrecision
-from torchvision.ops import batched_nms, box_iou
 
-from shards.classes import IGNORE_INDEX
-from shards.schema import BOX_VALUES
+from shards.classes import BOX_CLASSES, IGNORE_INDEX, SEGMENTATION_CLASSES
+from train.detections import best_overlaps, boxes_of_grid, class_values, detections
 
-NMS_IOU = 0.5  # of two boxes of a class that overlap more, the lower score goes
-MAX_DETECTIONS = 100  # per image, COCO's number
 DELTA1_RATIO = 1.25  # delta1: within this factor of the truth
+DISTANCES_M = (0, 10, 20, 40, 80)  # where the bins of depth begin, by the true distance
+ANGLES_DEG = (0, 5, 20, 90)  # where the bins of steering begin, by the true angle to either side
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -43,86 +48,154 @@ METRICS = (
     Metric("depth", "delta1", "%", True),
 )
 
+
+@dataclass(frozen=True)
+class Breakdown:
+    """How a task's results are taken apart: by what, what is counted, and what is measured of each part."""
+
+    by: str
+    counted: str
+    metrics: tuple[Metric, ...]
+
+
+BREAKDOWNS = {
+    "steering": Breakdown("true angle", "values", (Metric("steering", "MAE", "deg", False),)),
+    "segmentation": Breakdown("class", "pixels", (Metric("segmentation", "IoU", "%", True),)),
+    "boxes": Breakdown("class", "boxes", (Metric("boxes", "AP50", "%", True), Metric("boxes", "AP50:95", "%", True))),
+    "depth": Breakdown(
+        "true distance", "returns", (Metric("depth", "MAE", "m", False), Metric("depth", "AbsRel", "ratio", False))
+    ),
+}
+
 Scores = dict[str, float | None]  # metric -> value; None where nothing was there to be measured
+
+
+class Part(TypedDict):
+    """A class, or a bin of distances or angles: how much of it there was in truth, and its scores."""
+
+    of: str
+    count: int
+    values: Scores
 
 
 class SteeringScore:
     """Mean absolute error over all values of all windows."""
 
-    def __init__(self) -> None:
-        self.total, self.count = 0.0, 0
+    def __init__(self, device: torch.device = _CPU) -> None:
+        self.error = MeanAbsoluteError().set_dtype(torch.float64).to(device)
+        self.bins = BinnedSums(ANGLES_DEG, 1)
 
     def update(self, pred: Tensor, label: Tensor) -> None:
         """Both (B, 10) degrees."""
-        self.total += (pred.double() - label.double()).abs().sum().item()
-        self.count += label.numel()
+        pred, label = pred.double(), label.double()
+        self.error.update(pred, label)
+        self.bins.add(label.abs(), (pred - label).abs())
 
     def compute(self) -> Scores:
         """MAE in degrees of the wheel."""
-        return {"MAE": self.total / self.count if self.count else None}
+        return {"MAE": self.error.compute().item() if self.bins.total else None}
+
+    def parts(self) -> list[Part]:
+        """MAE by the true angle."""
+        return self.bins.parts("deg", ("MAE",))
 
 
 class SegmentationScore:
     """Pixel accuracy, and IoU averaged over the classes that occur in truth or prediction."""
 
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
-        self.confusion = torch.zeros(classes, classes, dtype=torch.int64)  # truth, prediction
+    def __init__(self, classes: int, device: torch.device = _CPU) -> None:
+        self.pairs = MulticlassConfusionMatrix(classes, ignore_index=IGNORE_INDEX, validate_args=False).to(device)
 
     def update(self, pred: Tensor, label: Tensor) -> None:
         """Both (B, S, S) class ids; pixels labelled 255 do not count."""
-        seen = label != IGNORE_INDEX
-        pairs = label[seen].long() * self.classes + pred[seen].long()
-        self.confusion += torch.bincount(pairs, minlength=self.classes**2).view(self.classes, self.classes).cpu()
+        self.pairs.update(pred, label)
 
     def compute(self) -> Scores:
         """Both in percent."""
-        right, total = self.confusion.diag().double(), self.confusion.sum().item()
+        confusion = self.confusion()
+        total, right = confusion.sum().item(), confusion.diag().sum().item()
         if total == 0:
             return {"pixel accuracy": None, "mIoU": None}
-        union = self.confusion.sum(0) + self.confusion.sum(1) - self.confusion.diag()
-        present = union > 0
-        iou = right[present] / union[present]
-        return {"pixel accuracy": 100 * right.sum().item() / total, "mIoU": 100 * iou.mean().item()}
+        iou = self.overlaps()
+        return {"pixel accuracy": 100 * right / total, "mIoU": 100 * iou[iou.isfinite()].mean().item()}
+
+    def confusion(self) -> Tensor:
+        """(C, C) int64 pixels: truth, prediction."""
+        pairs: Tensor = self.pairs.confmat
+        return pairs.cpu()
+
+    def overlaps(self) -> Tensor:
+        """(C,) float64 IoU; NaN for a class that occurs neither in truth nor in a prediction."""
+        confusion = self.confusion()
+        return confusion.diag().double() / (confusion.sum(0) + confusion.sum(1) - confusion.diag())
+
+    def parts(self) -> list[Part]:
+        """IoU in percent of each class that occurs in truth or prediction."""
+        pixels = self.confusion().sum(1).tolist()
+        return [
+            {"of": SEGMENTATION_CLASSES[class_id], "count": pixels[class_id], "values": {"IoU": 100 * iou}}
+            for class_id, iou in enumerate(self.overlaps().tolist())
+            if iou == iou  # noqa: PLR0124 - NaN is the one value that differs from itself
+        ]
 
 
 class DepthScore:
     """Errors over all pixels with a return."""
 
-    def __init__(self) -> None:
-        self.sums, self.count = torch.zeros(4, dtype=torch.float64), 0
+    def __init__(self, device: torch.device = _CPU) -> None:
+        self.errors = {
+            name: metric.set_dtype(torch.float64).to(device)
+            for name, metric in (
+                ("MAE", MeanAbsoluteError()),
+                ("AbsRel", MeanAbsolutePercentageError()),
+                ("RMSE", MeanSquaredError(squared=False)),
+            )
+        }
+        self.near = MeanMetric().set_dtype(torch.float64).to(device)
+        self.bins = BinnedSums(DISTANCES_M, 2)
 
     def update(self, pred: Tensor, label: Tensor) -> None:
         """Both (B, S, S) metres; labels of 0 have no return and do not count."""
         valid = label > 0
         pred, label = pred[valid].double(), label[valid].double()
+        if label.numel() == 0:
+            return
+        for metric in self.errors.values():
+            metric.update(pred, label)
+        self.near.update((torch.maximum(pred / label, label / pred) < DELTA1_RATIO).double())
         error = (pred - label).abs()
-        near = torch.maximum(pred / label, label / pred) < DELTA1_RATIO
-        self.sums += torch.stack([error.sum(), (error / label).sum(), error.square().sum(), near.sum()]).cpu()
-        self.count += label.numel()
+        self.bins.add(label, error, error / label)
 
     def compute(self) -> Scores:
         """MAE and RMSE in metres, AbsRel as a ratio, delta1 in percent."""
-        if self.count == 0:
+        if self.bins.total == 0:
             return dict.fromkeys(("MAE", "AbsRel", "RMSE", "delta1"))
-        absolute, relative, square, near = (self.sums / self.count).tolist()
-        return {"MAE": absolute, "AbsRel": relative, "RMSE": square**0.5, "delta1": 100 * near}
+        errors = {name: metric.compute().item() for name, metric in self.errors.items()}
+        return {**errors, "delta1": 100 * self.near.compute().item()}
+
+    def parts(self) -> list[Part]:
+        """MAE in metres and AbsRel by the true distance."""
+        return self.bins.parts("m", ("MAE", "AbsRel"))
 
 
 class BoxScore:
     """The thesis's mean best IoU, pooled over all ground-truth boxes, and mAP after NMS."""
 
     def __init__(self) -> None:
-        self.best, self.count = 0.0, 0
-        self.average_precision = MeanAveragePrecision(box_format="xyxy", backend="faster_coco_eval")
+        self.best = MeanMetric().set_dtype(torch.float64)
+        self.counts = torch.zeros(len(BOX_CLASSES), dtype=torch.int64)  # true boxes per class
+        self.average_precision = MeanAveragePrecision(
+            box_format="xyxy", backend="faster_coco_eval", extended_summary=True
+        )
 
     def update(self, pred: Tensor, label: Tensor) -> None:
         """Both (B, rows, columns, slots, 5 + C), see shards: objectness, x, y in the cell, w, h of the image."""
         for grid, truth in zip(pred.float().cpu(), label.float().cpu(), strict=True):
             boxes, objects = boxes_of_grid(truth), truth[..., 0].flatten() > 0
-            true_boxes, true_classes = boxes[objects], _class_values(truth).argmax(1)[objects]
-            self.best += best_overlaps(grid, true_boxes).sum().item()
-            self.count += len(true_boxes)
+            true_boxes, true_classes = boxes[objects], class_values(truth).argmax(1)[objects]
+            if len(true_boxes):
+                self.best.update(best_overlaps(grid, true_boxes).double())
+            self.counts += torch.bincount(true_classes, minlength=len(self.counts))
             found, scores, classes = detections(grid)
             self.average_precision.update(
                 [{"boxes": found, "scores": scores, "labels": classes}],
@@ -131,62 +204,71 @@ class BoxScore:
 
     def compute(self) -> Scores:
         """All in percent."""
-        if self.count == 0:
+        if not self.counts.any():
             return dict.fromkeys(("mean best IoU", "mAP50", "mAP50:95"))
         result = self.average_precision.compute()
         return {
-            "mean best IoU": 100 * self.best / self.count,
+            "mean best IoU": 100 * self.best.compute().item(),
             "mAP50": 100 * result["map_50"].item(),
             "mAP50:95": 100 * result["map"].item(),
         }
+
+    def parts(self) -> list[Part]:
+        """AP in percent of each class that has a true box: what mAP is the mean of."""
+        if not self.counts.any():
+            return []
+        result = self.average_precision.compute()  # torchmetrics keeps it
+        precision = result["precision"][..., 0, -1]  # (IoU thresholds, recalls, classes): all areas, 100 detections
+        parts: list[Part] = []
+        for column, class_id in enumerate(result["classes"].tolist()):
+            if count := int(self.counts[class_id]):
+                of_class = precision[:, :, column].mean(1).tolist()
+                values: Scores = {"AP50": 100 * of_class[0], "AP50:95": 100 * sum(of_class) / len(of_class)}
+                parts.append({"of": BOX_CLASSES[class_id], "count": count, "values": values})
+        return parts
 
 
 Score = SteeringScore | SegmentationScore | DepthScore | BoxScore
 
 
-def build_score(task: str, classes: int) -> Score:
-    """The metrics of a task; `classes` of the segmentation."""
+def build_score(task: str, classes: int, device: torch.device = _CPU) -> Score:
+    """The metrics of a task; `classes` of the segmentation; labels and predictions will come on `device`."""
     if task == "steering":
-        return SteeringScore()
+        return SteeringScore(device)
     if task == "segmentation":
-        return SegmentationScore(classes)
-    return BoxScore() if task == "boxes" else DepthScore()
+        return SegmentationScore(classes, device)
+    return BoxScore() if task == "boxes" else DepthScore(device)
 
 
-def boxes_of_grid(grid: Tensor) -> Tensor:
-    """(rows, columns, slots, 5 + C) -> (N, 4) x1, y1, x2, y2 in 0..1 of the image, clipped to it, in grid order."""
-    rows, columns = grid.shape[:2]
-    x = (grid[..., 1] + torch.arange(columns).view(1, -1, 1)) / columns
-    y = (grid[..., 2] + torch.arange(rows).view(-1, 1, 1)) / rows
-    half_w, half_h = grid[..., 3].clamp(min=0) / 2, grid[..., 4].clamp(min=0) / 2
-    corners = torch.stack([x - half_w, y - half_h, x + half_w, y + half_h], dim=-1)
-    return corners.clamp(0, 1).reshape(-1, 4)
+class BinnedSums:
+    """Sums of errors by the size of the truth: the last bin has no upper end."""
 
+    def __init__(self, edges: Sequence[int], errors: int) -> None:
+        self.edges = edges
+        self.sums = torch.zeros(1 + errors, len(edges), dtype=torch.float64)  # first row: how many
 
-def _class_values(grid: Tensor) -> Tensor:
-    return grid[..., BOX_VALUES:].reshape(-1, grid.shape[-1] - BOX_VALUES)
+    @property
+    def total(self) -> int:
+        """Values so far."""
+        return int(self.sums[0].sum().item())
 
+    def add(self, truth: Tensor, *errors: Tensor) -> None:
+        """All of one shape, float64; truth is at least the first edge."""
+        edges = torch.tensor(self.edges[1:], dtype=truth.dtype, device=truth.device)
+        bins = torch.bucketize(truth.flatten(), edges, right=True)
+        weights = (torch.ones_like(truth), *errors)
+        self.sums += torch.stack(
+            [torch.bincount(bins, of.flatten(), minlength=len(self.edges)) for of in weights]
+        ).cpu()
 
-def best_overlaps(grid: Tensor, true_boxes: Tensor) -> Tensor:
-    """Of k true boxes (k, 4): the best IoU of each among the k predictions of highest objectness, (k,).
-
-    Source: the thesis's published box metric. Of equal objectness, the first in grid order is taken.
-    """
-    if len(true_boxes) == 0:
-        return torch.zeros(0)
-    ranked = grid[..., 0].flatten().argsort(descending=True, stable=True)[: len(true_boxes)]
-    return box_iou(true_boxes, boxes_of_grid(grid)[ranked]).max(dim=1).values
-
-
-def detections(grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A predicted grid -> boxes (n, 4), scores (n,), class ids (n,) after NMS per class, best first, n <= 100.
-
-    Each slot proposes its best class; its score is objectness times class value, as in YOLO, both cut to 0..1.
-    """
-    values, classes = _class_values(grid).clamp(0, 1).max(dim=1)
-    scores = grid[..., 0].flatten().clamp(0, 1) * values
-    boxes = boxes_of_grid(grid)
-    likely = (scores > 0) & ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
-    boxes, scores, classes = boxes[likely], scores[likely], classes[likely]
-    kept = batched_nms(boxes, scores, classes, NMS_IOU)[:MAX_DETECTIONS]
-    return boxes[kept], scores[kept], classes[kept]
+    def parts(self, unit: str, names: Sequence[str]) -> list[Part]:
+        """The mean of each error in each bin, under these names."""
+        ends = [*(f"{low}-{high}" for low, high in zip(self.edges, self.edges[1:], strict=False)), f"{self.edges[-1]}+"]
+        return [
+            {
+                "of": f"{end} {unit}",
+                "count": int(count),
+                "values": {name: total / count if count else None for name, total in zip(names, totals, strict=True)},
+            }
+            for end, (count, *totals) in zip(ends, self.sums.T.tolist(), strict=True)
+        ]

@@ -16,7 +16,7 @@ from shards.classes import BOX_CLASSES
 from shards.draw import Box, Picture, panel, stack_panels
 from shards.reader import SampleRef
 from shards.schema import BOX_VALUES, TASKS
-from train.metrics import boxes_of_grid, detections
+from train.detections import boxes_of_grid, detections
 from train.objective import Objective
 from train.order import label_reads
 from train.stream import Stream
