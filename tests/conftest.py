@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# Before torch is loaded, and for the processes that tests start: small arrays gain nothing from a second thread, and
+# threads that wait for each other on a busy machine make tests ten times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
