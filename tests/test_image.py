@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from preprocess.image import convert_image, make_pixel_maps
-from shards.geometry import FRONT_CENTER, Intrinsics, raw_from_undistorted
+from shards.geometry import FRONT_CENTER, Calibration, Intrinsics, pixel_from_sample, raw_from_undistorted
 
 
 def test_without_calibration_nothing_moves() -> None:
@@ -49,3 +51,54 @@ def test_what_the_camera_did_not_see_is_black_and_ignored() -> None:
 
 def test_front_center_sees_its_whole_undistorted_image() -> None:
     assert not make_pixel_maps(FRONT_CENTER, 1920, 1208, 1024).outside.any()
+
+
+def scaled(share: float) -> Calibration:
+    """Front centre with a smaller sensor: the same view and distortion."""
+    raw, undistorted = (
+        Intrinsics(lens.fx * share, lens.fy * share, (lens.cx + 0.5) * share - 0.5, (lens.cy + 0.5) * share - 0.5)
+        for lens in (FRONT_CENTER.raw, FRONT_CENTER.undistorted)
+    )
+    return replace(
+        FRONT_CENTER, raw=raw, undistorted=undistorted, width_px=int(1920 * share), height_px=int(1208 * share)
+    )
+
+
+def area_means(stored: NDArray[np.uint8], calibration: Calibration, size: int) -> NDArray[np.float64]:
+    """What a sample should be: each pixel the mean of 6 x 6 places inside it, interpolated smoothly."""
+    total = np.zeros((size, size, 3))
+    offsets = (np.arange(6) + 0.5) / 6
+    for down in offsets:
+        for right in offsets:
+            cols = pixel_from_sample(np.arange(size) + right, calibration.width_px, size)
+            rows = pixel_from_sample(np.arange(size) + down, calibration.height_px, size)
+            grid = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2)
+            places = raw_from_undistorted(calibration, grid).reshape(size, size, 2).astype(np.float32)
+            total += cv2.remap(
+                stored.astype(np.float32), places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+            )
+    return np.clip(total / 36, 0, 255)
+
+
+def decibels(image: NDArray[np.uint8], wanted: NDArray[np.float64]) -> float:
+    return float(10 * np.log10(255**2 / np.mean((image - wanted) ** 2)))
+
+
+@pytest.mark.parametrize(("share", "size"), [(0.25, 256), (1.0, 256)], ids=["one sampled", "sixteen averaged"])
+def test_a_sample_is_close_to_the_mean_over_each_pixels_area(share: float, size: int) -> None:
+    """Texture down to single pixels, and hard edges; closer than undistorting first and averaging areas then."""
+    calibration = scaled(share)
+    width, height = calibration.width_px, calibration.height_px
+    random = np.random.default_rng(0)
+    stored = cv2.GaussianBlur(random.integers(0, 256, (height, width, 3), dtype=np.uint8), (0, 0), 1.0)
+    stored[:: height // 9, :, 0] = 255
+    stored[:, : width // 3, 1] //= 2
+    maps = make_pixel_maps(calibration, width, height, size)
+    wanted = area_means(stored, calibration, size)
+    grid = np.stack(np.meshgrid(np.arange(float(width)), np.arange(float(height))), axis=-1)
+    places = raw_from_undistorted(calibration, grid.reshape(-1, 2)).reshape(grid.shape).astype(np.float32)
+    undistorted = cv2.remap(stored, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    two_steps = cv2.resize(undistorted, (size, size), interpolation=cv2.INTER_AREA)
+    found = decibels(convert_image(stored, maps), wanted)
+    assert found > 41
+    assert found > decibels(two_steps, wanted)
