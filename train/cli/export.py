@@ -1,0 +1,71 @@
+"""`amtl-export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shards.schema import TASKS
+from train.checkpoint import load_checkpoint
+from train.cli.console import HELP, Console, exit_codes
+from train.deployed import deployed, describe, outputs_of
+from train.export import FORMATS, check_extra, write_export
+
+
+def task_list(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """`depth,boxes` -> the tasks in their own order."""
+    if value is None:
+        return None
+    asked = {name.strip() for name in value.split(",")}
+    if not asked <= set(TASKS):
+        raise click.BadParameter(f"must be a list from {','.join(TASKS)}, got {value}")
+    return tuple(task for task in TASKS if task in asked)
+
+
+def batch_size(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    """`free` is None."""
+    if value == "free":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"must be free or a number of at least 1, got {value}")
+    return int(value)
+
+
+@click.command(context_settings=HELP)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--format", "file_format", type=click.Choice(FORMATS), default="onnx", show_default=True)
+@click.option(
+    "--tasks", callback=task_list, metavar="TASK,...", help="Heads to export [default: all that are trained]."
+)
+@click.option("--batch", callback=batch_size, default="free", show_default=True, metavar="free|N",
+              help="Images per call: any number, or always N.")  # fmt: skip
+@click.option("--logits", is_flag=True, help="Segmentation as class scores (float) instead of class ids (uint8).")
+@click.option("--out", type=click.Path(path_type=Path), help="[default: beside CHECKPOINT, by its name]")
+def main(
+    checkpoint: Path, file_format: str, tasks: tuple[str, ...] | None, batch: int | None, logits: bool, out: Path | None
+) -> None:
+    """Write the network of CHECKPOINT as one file for another machine, and compare its outputs with PyTorch's.
+
+    Input: `images`, uint8 RGB (batch, S, S, 3), S the size of the training samples; normalisation is inside. Outputs:
+    degrees of the wheel, class ids, boxes in pixels with class scores before NMS, metres. The file's metadata says it.
+    """
+    with exit_codes("amtl-export", "nothing was written"):
+        check_extra(file_format)
+        loaded = load_checkpoint(checkpoint)
+        chosen = tasks or tuple(loaded["tasks"])
+        module, config = deployed(loaded, chosen, logits)
+        outputs = outputs_of(chosen, loaded["facts"], logits)
+        path = out or checkpoint.with_suffix(f".{file_format}")
+        shares = write_export(path, module, file_format, describe(loaded, outputs, batch, config), batch)
+        console = Console()
+        size = module.size_px
+        console.say(f"{path}: {path.stat().st_size / 1e6:.1f} MB, batch {batch or 'free'}")
+        console.say(f"  in   images  uint8 ({batch or 'batch'}, {size}, {size}, 3) RGB 0..255")
+        for output in outputs:
+            shape = ", ".join(map(str, (batch or "batch", *output.shape[1:])))
+            differs = f"differs from PyTorch by {shares[output.name]:.1e} of its range at most"
+            if output.dtype == "uint8":
+                differs = f"differs from PyTorch in {shares[output.name]:.1e} of the pixels"
+            console.say(f"  out  {output.name}  {output.dtype} ({shape}); {differs}")
+        console.say("what each number means is in the file's metadata")
