@@ -130,7 +130,12 @@ def test_labels_can_be_left_out_and_added_later(synthetic: Path, tmp_path: Path,
     some = ShardSet(out)
     assert {label for ref in some.samples("train") for label in ref.labels} == {"image", "boxes", "steering"}
     assert set(some.manifest["fingerprints"]) == {"image", "boxes", "steering"}
-    assert prep("inspect", out).exit_code == prep("verify", out).exit_code == prep("show", out).exit_code == 0
+    assert (
+        prep("inspect", out).exit_code
+        == prep("verify", out).exit_code
+        == prep("show", out, "--out", tmp_path / "panel.png").exit_code
+        == 0
+    )
     calls.clear()
     assert "  depth: 5 shards: new label (18 frames)" in shard(synthetic, out, SMALL_RULES)
     assert set(calls) == {"convert_segmentation", "convert_depth"}
