@@ -15,7 +15,7 @@ import numpy as np
 from preprocess.absent import Absent
 from preprocess.boxes import convert_boxes
 from preprocess.bus import BusWindow, read_timestamp_us
-from preprocess.depth import convert_depth, quantise_depth, read_points
+from preprocess.depth import convert_depth, read_points
 from preprocess.image import PixelMaps, convert_image, make_pixel_maps
 from preprocess.rules import Rules
 from preprocess.segmentation import convert_segmentation, count_pixels
@@ -161,9 +161,9 @@ class Converter:
 
     def _depth(self, data: bytes, original_hw: tuple[int, int]) -> Made:
         row, col, distance_m = read_points(data)
-        size, rule = self.rules.image.size, self.rules.depth
-        depth_m = convert_depth(row, col, distance_m, original_hw=original_hw, size=size, point_px=rule.point_px)
-        pixels = int(np.count_nonzero(depth_m))
+        rule = self.rules.depth
+        levels = convert_depth(row, col, distance_m, original_hw=original_hw, size=self.rules.image.size, rule=rule)
+        pixels = int(np.count_nonzero(levels))
         if not pixels:
             raise Absent("no point inside the image")
         section = {
@@ -171,7 +171,7 @@ class Converter:
             "pixels": pixels,
             "beyond_max_m": int(np.count_nonzero(distance_m > rule.max_m)),
         }
-        return "depth.png", encode_grey_png(quantise_depth(depth_m, rule)), section
+        return "depth.png", encode_grey_png(levels), section
 
     def _boxes(self, data: bytes, original_hw: tuple[int, int]) -> Made:
         grid, section = convert_boxes(

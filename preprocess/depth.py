@@ -18,8 +18,6 @@ from shards.geometry import sample_from_pixel
 _MAX_NPZ_BYTES = 256 << 20  # unpacked; A2D2's are under 2 MB
 _ZIP_HEADER_BYTES, _ZIP_END_BYTES = 30, 22  # of a file, without its name; of the archive's end
 _SIZE_BEHIND_DATA = 8  # a flag: what was written to a pipe has its sizes behind the data
-_NOTHING = np.finfo(np.float32).max  # behind every point; also what OpenCV's erosion sees beyond the border
-_FAR_M = 1e6  # beyond what any LiDAR measures
 _KEYS = ("row", "col", "distance")
 _SENSOR_FUSION = "pcloud_attr."  # before the same names
 
@@ -87,9 +85,9 @@ def _numbers(name: str, npy: bytes) -> Floats:
 
 
 def convert_depth(
-    row: Floats, col: Floats, distance_m: Floats, *, original_hw: tuple[int, int], size: int, point_px: int
-) -> NDArray[np.float32]:
-    """Points -> (S, S) float32 metres, 0 = no return; each a square of point_px, the nearest in front.
+    row: Floats, col: Floats, distance_m: Floats, *, original_hw: tuple[int, int], size: int, rule: DepthRule
+) -> NDArray[Any]:
+    """Points -> (S, S) levels as quantise_depth's, 0 = no return; each a square of point_px, the nearest in front.
 
     Points outside the original image, and distances that are not positive, are dropped. Source: the contract's
     depth rule; never a resized sparse image, which would mix returns with nothing.
@@ -97,17 +95,15 @@ def convert_depth(
     x, y = sample_from_pixel(col, original_hw[1], size), sample_from_pixel(row, original_hw[0], size)
     inside = (x >= 0) & (x < size) & (y >= 0) & (y < size) & (distance_m > 0)
     x, y = x[inside].astype(np.int64), y[inside].astype(np.int64)
-    kept = np.minimum(distance_m[inside], _FAR_M).astype(np.float32)
-    far_first = np.argsort(-kept, kind="stable")
-    nearest = np.full((size, size), _NOTHING, dtype=np.float32)
-    nearest[y[far_first], x[far_first]] = kept[far_first]  # of repeated places numpy keeps the last, the nearest
-    spread = cv2.erode(nearest, np.ones((point_px, point_px), np.uint8))
-    return np.where(spread == _NOTHING, 0, spread).astype(np.float32)
+    # Unsigned, -level is 256 - level: the nearest is the largest, and 0, no return, stays 0 and lies behind all.
+    nearness = np.negative(quantise_depth(distance_m[inside], rule))
+    far_first = np.argsort(nearness, kind="stable")
+    placed = np.zeros((size, size), dtype=nearness.dtype)
+    placed[y[far_first], x[far_first]] = nearness[far_first]  # of repeated places numpy keeps the last, the nearest
+    return np.negative(cv2.dilate(placed, np.ones((rule.point_px, rule.point_px), np.uint8)))
 
 
-def quantise_depth(depth_m: NDArray[np.float32], rule: DepthRule) -> NDArray[Any]:
-    """(S, S) metres -> uint8 max(1, round(255 d / max_m)) or uint16 max(1, round(256 d)); 0 stays no return."""
-    clipped = np.minimum(depth_m, np.float32(rule.max_m)).astype(np.float64)
+def quantise_depth(distance_m: Floats, rule: DepthRule) -> NDArray[Any]:
+    """Metres, positive -> uint8 max(1, round(255 d / max_m)) or uint16 max(1, round(256 d)), d clipped at max_m."""
     scale, kind = (255 / rule.max_m, np.uint8) if rule.bits == 8 else (256.0, np.uint16)
-    levels = np.maximum(1, np.round(clipped * scale))
-    return np.where(depth_m > 0, levels, 0).astype(kind)
+    return np.maximum(1, np.round(np.minimum(distance_m, rule.max_m) * scale)).astype(kind)

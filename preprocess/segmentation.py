@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from preprocess.image import PixelMaps
 from shards.classes import CLASS_LIST, IGNORE_INDEX, SEGMENTATION_ID, class_of_entry, rgb_of_hex
 
+_WITHOUT_ALPHA = np.uint32((1 << 24) - 1)
+
 
 @cache
 def _class_of_colour() -> NDArray[np.uint8]:
@@ -29,9 +31,8 @@ def _class_of_colour() -> NDArray[np.uint8]:
 
 def class_ids(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB -> (H, W) uint8 class id; 255 where the colour is not on A2D2's list."""
-    packed = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)
-    packed[..., 3] = 0
-    return _class_of_colour()[packed.view("<u4")[..., 0]]
+    packed = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA).view("<u4")[..., 0]
+    return _class_of_colour().take(packed & _WITHOUT_ALPHA)
 
 
 def convert_segmentation(rgb: NDArray[np.uint8], maps: PixelMaps) -> NDArray[np.uint8]:
@@ -44,8 +45,8 @@ def convert_segmentation(rgb: NDArray[np.uint8], maps: PixelMaps) -> NDArray[np.
 
 def count_pixels(classes: NDArray[np.uint8], maps: PixelMaps) -> dict[str, Any]:
     """What `meta.json` says of a class map: pixels per class id, of unknown colours, and not seen."""
-    counts = np.bincount(classes.ravel(), minlength=256)
-    outside = int(maps.outside.sum())
+    counts = np.ravel(cv2.calcHist([classes], [0], None, [256], [0, 256]))  # float32, exact below 2^24 pixels
+    outside = int(np.count_nonzero(maps.outside))
     return {
         "pixels": {str(class_id): int(counts[class_id]) for class_id in np.flatnonzero(counts[:IGNORE_INDEX])},
         "unknown_colour": int(counts[IGNORE_INDEX]) - outside,

@@ -14,9 +14,10 @@ from preprocess.rules import DepthRule
 
 
 def depth_of(points: list[tuple[float, float, float]], point_px: int = 1, size: int = 256) -> np.ndarray[Any, Any]:
-    """Points as (row, col, distance) of an original of 512x512."""
+    """Points as (row, col, distance) of an original of 512x512 -> metres, exact to 1/256."""
     row, col, distance_m = np.array(points, dtype=float).reshape(-1, 3).T
-    return convert_depth(row, col, distance_m, original_hw=(512, 512), size=size, point_px=point_px)
+    rule = DepthRule(max_m=200.0, bits=16, point_px=point_px)
+    return convert_depth(row, col, distance_m, original_hw=(512, 512), size=size, rule=rule) / 256
 
 
 @pytest.mark.parametrize(
@@ -52,14 +53,13 @@ def test_a_square_is_cut_at_the_border() -> None:
     assert np.count_nonzero(depth_of([(0, 0, 5.0)], point_px=3)) == 4
 
 
-def test_a_distance_that_float32_cannot_hold_is_far() -> None:
-    assert depth_of([(5.0, 5.0, 1e300)])[2, 2] == 1e6
+def test_a_distance_beyond_all_measure_is_the_largest() -> None:
+    assert depth_of([(5.0, 5.0, 1e300)])[2, 2] == 200
 
 
 @pytest.mark.parametrize(
     ("bits", "metres", "level"),
     [
-        pytest.param(8, 0.0, 0, id="no return"),
         pytest.param(8, 0.1, 1, id="near is not nothing"),
         pytest.param(8, 61.5, 128, id="half (127.5 rounds to even)"),
         pytest.param(8, 123.0, 255, id="largest"),
@@ -70,9 +70,20 @@ def test_a_distance_that_float32_cannot_hold_is_far() -> None:
     ],
 )
 def test_levels(bits: int, metres: float, level: int) -> None:
-    levels = quantise_depth(np.array([[metres]], dtype=np.float32), DepthRule(bits=bits))
-    assert levels[0, 0] == level
+    levels = quantise_depth(np.array([metres]), DepthRule(bits=bits))
+    assert levels[0] == level
     assert levels.dtype == (np.uint8 if bits == 8 else np.uint16)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_every_level_that_is_placed_is_there(bits: int) -> None:
+    """The smallest and the largest distance too, each beside nothing."""
+    rule = DepthRule(max_m=255.9, bits=bits, point_px=1)
+    metres = np.array([1e-9, 0.5, 100.0, 255.9, 1e9])
+    place = np.arange(len(metres)) * 3.0
+    levels = convert_depth(place, place, metres, original_hw=(256, 256), size=256, rule=rule)
+    np.testing.assert_array_equal(levels[place.astype(int), place.astype(int)], quantise_depth(metres, rule))
+    assert np.count_nonzero(levels) == len(metres)
 
 
 def npz(**arrays: Any) -> bytes:
