@@ -44,9 +44,7 @@ class NetworkConfig:
     name: str = "mtl"  # mtl: the multi-task network; stl: each task's own
     backbone: str = "resnet50"  # of mtl
     width: float = 1.0  # scales the channels of neck and heads, or of an stl network; 1 is the thesis's
-    norm: str = (
-        "auto"  # of mtl: frozen, group, sample or batch; auto: frozen with pretrained weights, group from scratch
-    )
+    norm: str = "auto"  # of mtl: frozen, group, sample, batch; auto: frozen with pretrained weights, else group
     weights: str = "auto"  # of the backbone, or DenseDepth's encoder: auto (ImageNet where it can be had), none, a file
     depth_activation: str = "softplus"  # or relu, the thesis's, which has no gradient at 0
 
@@ -90,6 +88,7 @@ class RunConfig:
     epochs: int  # how often each labelled sample comes up per label
     task: str | None = None  # the task of mode single
     shards: str = "shards"  # the folder that a2d2-prep wrote
+    init_from: str | None = None  # a checkpoint to take first weights from, as far as they fit
     seed: int = 0  # decides the first weights and, with the epoch, the order
     device: str = "auto"  # cpu, cuda, or auto: cuda where there is one
     workers: int = -1  # reading processes; -1: none on a CPU, up to 8 beside a GPU
@@ -247,6 +246,8 @@ def _check_task(config: RunConfig) -> None:
         raise ConfigError(f"mode {config.mode} {rule}")
     if config.task is not None and config.task not in TASKS:
         raise ConfigError(f"task must be one of {', '.join(TASKS)}, got {config.task!r}")
+    if config.init_from is not None and config.network.weights not in ("auto", "none"):
+        raise ConfigError(f"--init-from takes the place of --weights, got both: {config.network.weights}")
     if config.network.name == "stl" and config.mode != "single":
         raise ConfigError("--network stl trains one task in mode single: give --network mtl")
     for option, given, mode in (

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from models.backbone import load_weights
 from models.multitask import MultiTaskNet
 from shards.reader import SampleRef, ShardSet
 from shards.writer import write_whole
@@ -28,7 +27,7 @@ from train.checkpoint import (
     save_checkpoint,
 )
 from train.config import Document, RunConfig, dump_toml, to_document
-from train.initial import find_pretrained, pretrained_part
+from train.initial import find_start
 from train.objective import Objective
 from train.ranks import Ranks
 from train.regimes import choose_samples, plan_warnings, slow_parts
@@ -222,16 +221,11 @@ def seed_everything(seed: int) -> None:
 
 def new_network(config: RunConfig, shards: ShardSet, reporter: Reporter) -> tuple[RunConfig, Document, MultiTaskNet]:
     """First weights, and the config with what `auto` came to."""
-    state, found = find_pretrained(config, reporter)
-    network_config = replace(config.network, weights="none" if state is None else config.network.weights)
-    if network_config.name == "mtl" and network_config.norm == "auto":
-        network_config = replace(network_config, norm="group" if state is None else "frozen")
-    config = replace(config, network=network_config)
-    facts = network_facts(shards.size_px, shards.max_m, normalise=state is not None, weights=found)
-    network = build_network(config, facts)
-    if state is not None:
-        load_weights(pretrained_part(network), state)
-    return config, facts, network
+    start = find_start(config, reporter)
+    facts = network_facts(shards.size_px, shards.max_m, normalise=start.normalise, weights=start.found)
+    network = build_network(start.config, facts)
+    start.load(network, facts, reporter)
+    return start.config, facts, network
 
 
 def write_config(config: RunConfig, facts: Document) -> None:

@@ -78,6 +78,8 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
               "every epoch, learnt (uncertainty), or fixed with PCGrad on the shared part [fixed].")  # fmt: skip
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Of the network's arithmetic [fp32].")
 @click.option("--weights", "network__weights", help="Backbone: auto (ImageNet), none, or a file [default: auto].")
+@click.option("--init-from", metavar="CHECKPOINT", help="Start with its weights, as far as they fit: other heads, "
+              "other classes, another image size.")  # fmt: skip
 @click.option("--norm", "network__norm", type=click.Choice(("auto", *NORMS)),
               help="[default: frozen with pretrained weights, group from scratch]")  # fmt: skip
 @click.option("--backbone", "network__backbone", type=click.Choice(BACKBONES), help="[resnet50]")
