@@ -1,5 +1,19 @@
-"""The one way to say that a label is not there."""
+"""Why a label is not there: the two ways to say it, and how the reason is written down."""
+
+from __future__ import annotations
+
+_REASON_CHARS = 300  # a name in a damaged file may be megabytes long
 
 
 class Absent(Exception):
     """A label is absent for a reason that A2D2 is known to have. Unlike ValueError, which says that a file is bad."""
+
+
+def reason_of(error: ValueError | OSError) -> str:
+    """What is wrong with a file, in one printable line, for the manifest and for people.
+
+    Without the file's path: a manifest does not depend on where the source lies.
+    """
+    text = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+    line = "".join(character if character.isprintable() else "?" for character in text[: _REASON_CHARS + 1])
+    return line if len(line) <= _REASON_CHARS else f"{line[:_REASON_CHARS]}..."

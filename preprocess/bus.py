@@ -1,7 +1,8 @@
 """A scene's bus file to one small window per frame: parsed once, and nothing built of what no rule asks for.
 
 A2D2 has two forms. The semantic set's is a list with a record per camera frame; sensor fusion's is an object with
-every signal over the whole drive, of which a frame's window is what lies around its time. Signals that nobody asks
+every signal over the whole drive, of which a frame's window is what lies around its time; where the recording does
+not run on from before the image to after it there is none, however many values lie elsewhere. Signals that nobody asks
 for are passed over without making a Python object of them, and a window keeps its series as JSON: what is wrong in
 one spoils that frame alone.
 """
@@ -18,10 +19,12 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from preprocess.absent import Absent
 from preprocess.source import Frame
 from shards.codec import decode_json
 
 VALUES_BEFORE, VALUES_AFTER = 11, 10  # of a sensor-fusion window: up to the image's time, and later
+MAX_GAP_US = 1_000_000  # between its neighbours, the image among them: signals come every 10 to 50 ms
 
 _LIST = re.compile(rb"\s*\[")
 _FRAME_NAME = re.compile(rb'^"\d{14}_camera_(?P<camera>[a-z]+)_(?P<id>\d+)\.(?:json|png)"$')
@@ -39,11 +42,14 @@ class BusWindow:
     timestamp_us: int | None = None  # the record's
     series: Mapping[str, bytes] | None = None  # signal -> `{"timestamps", "values", "unit"}` as JSON; None: no record
     bad: str = ""  # why it cannot be read
+    absent: str = ""  # why there are no values for this frame, though the file can be read
 
     def signals(self) -> dict[str, Any] | None:
-        """Signal -> its series; None without a record. Raises ValueError where they cannot be read."""
+        """Signal -> its series; None without a record. Raises ValueError where they cannot be read, else Absent."""
         if self.bad:
             raise ValueError(f"bus file: {self.bad}")
+        if self.absent:
+            raise Absent(self.absent)
         if self.series is None:
             return None
         return {signal: decode_json(series) for signal, series in self.series.items()}
@@ -136,8 +142,11 @@ def _from_drive(
     windows: dict[str, BusWindow] = {}
     for frame in frames:
         at_us = timestamp_us(frame)
-        series = None if at_us is None else {name: _around(drive, at_us) for name, drive in drives.items()}
-        windows[frame.key] = BusWindow(at_us, series)
+        try:
+            series = None if at_us is None else {name: _around(drive, at_us) for name, drive in drives.items()}
+            windows[frame.key] = BusWindow(at_us, series)
+        except Absent as reason:
+            windows[frame.key] = BusWindow(at_us, absent=str(reason))
     return windows
 
 
@@ -151,8 +160,26 @@ def _drive(name: str, data: Raw) -> _Drive:
 
 
 def _around(drive: _Drive, at_us: int) -> bytes:
-    """The values around a frame's time, in the form of a record's; at the drive's ends there are fewer."""
+    """The values around a frame's time, in the form of a record's; at the drive's ends there are fewer.
+
+    A window ends at a gap in the recording: what lies beyond belongs to another moment. Raises Absent where nothing
+    is left before the image, or nothing after it.
+    """
     middle = bisect_right(drive.values, at_us, key=_time_us)
-    pairs = drive.values[max(0, middle - VALUES_BEFORE) : middle + VALUES_AFTER]
-    times_us, values = [time_us for time_us, _ in pairs], [value for _, value in pairs]
+    before = _run(at_us, drive.values[max(0, middle - VALUES_BEFORE) : middle][::-1])[::-1]
+    after = _run(at_us, drive.values[middle : middle + VALUES_AFTER])
+    if drive.values and not (before and after):
+        raise Absent("bus recording does not reach the image")
+    times_us, values = [time_us for time_us, _ in before + after], [value for _, value in before + after]
     return msgspec.json.encode({"timestamps": times_us, "values": values, "unit": drive.unit})
+
+
+def _run(at_us: int, pairs: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    """Of values that lead away from a time, those up to the first gap."""
+    run: list[tuple[int, Any]] = []
+    for pair in pairs:
+        if abs(_time_us(pair) - at_us) > MAX_GAP_US:
+            break
+        at_us = _time_us(pair)
+        run.append(pair)
+    return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import signal
@@ -41,6 +42,7 @@ from shards.verify import verify
 
 EXIT_STOPPED = 75
 _PLAIN_EVERY_S = 10.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Progress:
@@ -81,7 +83,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except (ValueError, OSError) as error:
-            click.echo(f"a2d2-prep: {error}", err=True)
+            click.echo(f"a2d2-prep: {_one_line(error)}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             kept = (
@@ -91,6 +93,14 @@ class _Group(click.Group):
             )
             click.echo(f"a2d2-prep: stopped; {kept}", err=True)
             ctx.exit(EXIT_STOPPED)
+
+
+def _one_line(error: ValueError | OSError) -> str:
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return f"{error.strerror}: finished shards are kept; make room, and the same command goes on"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return " ".join(str(error).splitlines())
 
 
 def _interrupt(_: int, __: object) -> NoReturn:
@@ -108,8 +118,8 @@ def rules_option(command: Callable[..., None]) -> Callable[..., None]:
     def parse(_: click.Context, __: click.Parameter, value: str) -> Any:
         try:
             return load_rules(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from error
+        except (ValueError, OSError) as error:
+            raise click.BadParameter(_one_line(error)) from error
 
     option = click.option(
         "--rules", default="default", callback=parse, metavar="FILE.toml|thesis", help="Conversion rules."
@@ -171,6 +181,7 @@ def shard(
     tokens = {token for token, name in CAMERAS.items() if name in cameras or "all" in cameras}
     source = find_source(root, cameras=tokens, skip=out, allow_cut_tars=allow_cut_tars)
     click.echo(f"{root}: {len(source.frames)} frames in {source.tars} tars and {source.loose_files} loose files")
+    _echo((f"note: {note}" for note in source.notes), err=True)
     plan = make_plan(source, rules, checksum=checksum)
     if dry_run:
         _echo(work_lines(plan, survey(out, plan), out))
@@ -187,10 +198,12 @@ def shard(
             click.echo(f"{out} is up to date")
         else:
             manifest = _build(out, plan, work, how)
+    _echo(bad_lines(manifest, plan), err=True)
     bad = count_bad_frames(manifest)
-    if bad > max_bad * plan.frames:
+    if bad > (0 if strict else max_bad * plan.frames):
+        limit = "and --strict allows none" if strict else f"more than --max-bad {max_bad:g}"
         raise ValueError(
-            f"{bad} of {plan.frames} frames have a bad file, more than --max-bad {max_bad:g}: "
+            f"{bad} of {plan.frames} frames have a bad file, {limit}: "
             "the shards hold the rest; mend the files and run again, or allow more"
         )
     click.echo(f"next: amtl-train --mode asymmetric --shards {out}")
@@ -202,7 +215,6 @@ def _build(out: Path, plan: Plan, work: Work, how: How) -> dict[str, Any]:
         manifest = build(out, plan, work, how, progress, progress.say)
     _echo(manifest_lines(manifest))
     _echo(left_out_lines(manifest))
-    _echo(bad_lines(manifest), err=True)
     click.echo(f"wrote {out} in {time.monotonic() - start:.0f} s")
     return manifest
 

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from preprocess.absent import Absent
+from preprocess.absent import Absent, reason_of
 from preprocess.boxes import convert_boxes
 from preprocess.bus import BusWindow, read_timestamp_us
 from preprocess.depth import convert_depth, read_points
@@ -72,7 +72,7 @@ class Converter:
         try:
             original_hw = self._image(frame, carried, result)
         except (ValueError, OSError) as error:
-            result.left_out = [LeftOut(frame.key, "frame", f"image: {error}", bad=True)]
+            result.left_out = [LeftOut(frame.key, "frame", f"image: {reason_of(error)}", bad=True)]
             return result
         sections = {label: self._label(label, frame, bus, original_hw, carried, result) for label in self.rules.labels}
         meta = {
@@ -133,7 +133,7 @@ class Converter:
             result.absent[label] = str(reason)
             return {"absent": str(reason)}
         except (ValueError, OSError) as error:
-            result.drop(label, str(error))
+            result.drop(label, reason_of(error))
             result.absent[label] = "unreadable"
             return {"absent": "unreadable"}
         result.members[name] = data
@@ -200,5 +200,5 @@ def _timestamp_us(frame: Frame, bus: BusWindow, carried: Carried, result: Conver
         try:
             return read_timestamp_us(frame.files["camera_json"].read())
         except (ValueError, OSError) as error:
-            result.drop(TIMESTAMP, f"camera JSON: {error}")
+            result.drop(TIMESTAMP, f"camera JSON: {reason_of(error)}")
     return bus.timestamp_us

@@ -27,19 +27,35 @@ class Lock:
         self._over = threading.Event()
 
     def __enter__(self) -> Lock:
-        self.out.mkdir(parents=True, exist_ok=True)
-        for path in sorted(self.out.glob(f"{LOCK}*")) if self._whole else [self.out / LOCK, self.path]:
-            _refuse_or_remove(path)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            for path in {*self._others(), self.path}:
+                _refuse_or_remove(path)
+            self._take()
+        except OSError as error:
+            raise ValueError(f"{self.out} cannot be written to as a folder: {error.strerror}") from error
+        try:
+            for path in self._others():  # a whole build and a part that start together see each other here
+                _refuse_or_remove(path)
+        except ValueError:
+            self.path.unlink(missing_ok=True)
+            raise
+        threading.Thread(target=self._beat, daemon=True).start()
+        return self
+
+    def _others(self) -> list[Path]:
+        """The locks of builds that this one cannot run beside: a whole build beside none, a part beside a whole one."""
+        paths = self.out.glob(f"{LOCK}*") if self._whole else [self.out / LOCK]
+        return sorted(path for path in paths if path != self.path)
+
+    def _take(self) -> None:
         try:
             descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError as error:
             raise ValueError(f"another build has just started on {self.out}") from error
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
         with os.fdopen(descriptor, "wb") as file:
-            file.write(
-                orjson.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())})
-            )
-        threading.Thread(target=self._beat, daemon=True).start()
-        return self
+            file.write(orjson.dumps(owner))
 
     def _beat(self) -> None:
         while not self._over.wait(_BEAT_S):

@@ -13,7 +13,7 @@ import orjson
 
 from preprocess.rules import Rules, SplitRule, fingerprints
 from preprocess.segmentation import check_class_list
-from preprocess.source import FileRef, Frame, Source
+from preprocess.source import FileRef, Frame, Source, locate
 from shards.codec import decode_json
 from shards.geometry import FRONT_CENTER, Calibration, parse_calibrations
 from shards.manifest import LeftOut
@@ -69,7 +69,10 @@ def make_plan(source: Source, rules: Rules, *, checksum: bool = False) -> Plan:
 
     Raises ValueError where calibration or class list do not fit the source."""
     if source.class_list is not None:
-        check_class_list(decode_json(source.class_list.read()))
+        try:
+            check_class_list(decode_json(source.class_list.read()))
+        except ValueError as error:
+            raise ValueError(f"{locate([source.class_list])[source.class_list]}: {error}") from error
     kept = [frame for frame in source.frames if "image" in frame.files]
     left_out = tuple(
         LeftOut(frame.key, "frame", "no camera image", bad=False)
@@ -103,7 +106,7 @@ def _calibrations(file: FileRef | None, cameras: list[str]) -> dict[str, Calibra
         try:
             known |= parse_calibrations(decode_json(file.read()))
         except ValueError as error:
-            raise ValueError(f"{file.path}: {error}") from error
+            raise ValueError(f"{locate([file])[file]}: {error}") from error
     missing = [camera for camera in cameras if camera not in known]
     if missing:
         raise ValueError(

@@ -10,11 +10,12 @@ from typing import Any
 from preprocess.build import Work
 from preprocess.plan import Plan
 from preprocess.rules import rule_changes, rules_to_tables
+from preprocess.source import FileRef, file_of, locate
 from shards.manifest import read_record
 from shards.schema import LABELS, MANIFEST, PREVIOUS_MANIFEST, SPLITS, TASKS
 from shards.summary import Summary, steering_histogram
 
-_LISTED = 10  # bad files named in the closing lines; the manifest names all
+_LISTED = 10  # bad files named in the closing lines; the manifest names all frames that they spoil
 
 
 def work_lines(plan: Plan, work: Work, out: Path) -> Iterator[str]:
@@ -71,13 +72,35 @@ def left_out_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"frames left out: {count}: {reason}"
 
 
-def bad_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Files that could not be read as what they are."""
+def bad_lines(manifest: Mapping[str, Any], plan: Plan | None = None) -> Iterator[str]:
+    """Files that could not be read as what they are; with the plan, whose source is at hand, where they lie."""
     bad = [entry for entry in manifest["left_out"] if entry["bad"]]
-    for entry in bad[:_LISTED]:
-        yield f"bad {entry['what']} of {entry['key']}: {entry['reason']}"
-    if len(bad) > _LISTED:
-        yield f"... and {len(bad) - _LISTED} more, all in manifest.json"
+    files = {} if plan is None else _files_of(bad, plan)
+    frames: dict[tuple[str, str, FileRef | None], list[str]] = {}
+    for entry in bad:
+        frames.setdefault((entry["what"], entry["reason"], files.get((entry["key"], entry["what"]))), []).append(
+            entry["key"]
+        )
+    listed = list(frames.items())[:_LISTED]
+    places = locate(file for (_, _, file), _ in listed if file is not None)
+    for (what, reason, file), keys in listed:
+        others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        yield f"bad {what} of {keys[0]}{others}: {reason}" + (f": {places[file]}" if file is not None else "")
+    rest = len(bad) - sum(len(keys) for _, keys in listed)
+    if rest:
+        yield f"... and {rest} more, all in manifest.json"
+
+
+def _files_of(bad: Sequence[Mapping[str, Any]], plan: Plan) -> dict[tuple[str, str], FileRef]:
+    """(key, what) of entries -> the file."""
+    keys = {entry["key"] for entry in bad}
+    frames = {
+        planned.frame.key: planned.frame
+        for shard in plan.shards
+        for planned in shard.frames
+        if planned.frame.key in keys
+    }
+    return {(entry["key"], entry["what"]): file_of(entry["what"], frames[entry["key"]], plan.bus) for entry in bad}
 
 
 def count_bad_frames(manifest: Mapping[str, Any]) -> int:

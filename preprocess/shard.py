@@ -12,7 +12,7 @@ from preprocess.carry import Carry, CarryReader
 from preprocess.convert import NOTHING_CARRIED, Converted, Converter
 from preprocess.plan import PlannedFrame
 from preprocess.rules import Rules
-from preprocess.source import FileRef
+from preprocess.source import FileRef, file_of, locate
 from preprocess.windows import NO_BUS_WINDOW, BusWindows
 from shards.geometry import Calibration
 from shards.manifest import LeftOut, Member, Sample, ShardIndex
@@ -94,8 +94,12 @@ class ShardMaker:
             left_out=tuple(left_out),
             absent={label: dict(sorted(reasons.items())) for label, reasons in sorted(absent.items())},
         )
-        index.write(self.context.out)
-        writer.publish()
+        try:
+            index.write(self.context.out)
+            writer.publish()
+        except BaseException:
+            writer.discard()
+            raise
         return index
 
     def _convert(self, job: FrameJob, split: str) -> Converted:
@@ -109,7 +113,10 @@ class ShardMaker:
         converted = self._converter.convert(frame, bus, split, carried)
         if self.context.strict and converted.left_out:
             first = converted.left_out[0]
-            raise ValueError(f"bad {first.what} of {first.key}: {first.reason} (--strict stops at the first)")
+            file = file_of(first.what, frame, self.context.bus)
+            raise ValueError(
+                f"bad {first.what} of {first.key}: {first.reason}: {locate([file])[file]} (--strict stops at the first)"
+            )
         return converted
 
 

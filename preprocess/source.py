@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
-from preprocess.tarindex import scan_tar
+from preprocess.tarindex import CutTar, TarMember, scan_tar
 from shards.geometry import CAMERAS
-from shards.schema import sample_key
+from shards.schema import TIMESTAMP, sample_key
 
 _FRAME_FILE = re.compile(
     r"(?:^|/)(?P<scene>\d{8}_\d{6})/(?P<kind>camera|lidar|label3D|label)/cam_(?P<folder>[a-z_]+)/"
@@ -32,6 +32,7 @@ _KINDS = {  # (folder, suffix) -> what it is to a frame
     ("lidar", "npz"): "depth",
     ("label3D", "json"): "boxes",
 }
+_COMPRESSED = re.compile(r"\.(?:tgz|tbz2?|txz|tar\.(?:gz|bz2|xz|zst|lz4|z)|zip)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Source:
     class_list: FileRef | None
     tars: int
     loose_files: int
+    notes: list[str] = field(default_factory=list)  # what was passed over, for people
 
 
 def find_source(root: Path, *, cameras: Collection[str], skip: Path, allow_cut_tars: bool = False) -> Source:
@@ -111,6 +113,7 @@ def find_source(root: Path, *, cameras: Collection[str], skip: Path, allow_cut_t
         raise ValueError(
             f"no A2D2 frames of {', '.join(sorted(cameras))} under {root} ({found.tars} tars and {found.loose_files} "
             "other files seen): expected tars or <scene>/camera/cam_front_center/<stamp>_camera_frontcenter_<id>.png"
+            + "".join(f"; {note}" for note in found.notes)
         )
     return found
 
@@ -120,15 +123,36 @@ def _files(root: Path, skip: Path, allow_cut_tars: bool, found: Source) -> Itera
         ref = _loose_file(path)
         if ref is None:
             continue
-        if not path.lower().endswith(".tar"):
+        if not _is_tar(path):
             found.loose_files += 1
+            if _COMPRESSED.search(path):
+                found.notes.append(f"{path} is compressed and was passed over: unpack it to a tar or a folder")
             yield path, ref
             continue
         if ref.problem:
             raise ValueError(f"{path}: {ref.problem}")
         found.tars += 1
-        for name, offset, size, mtime, _, problem in reversed(scan_tar(Path(path), allow_cut=allow_cut_tars)):
+        for name, offset, size, mtime, _, problem in reversed(_members(path, allow_cut_tars, found)):
             yield _plain(name), FileRef(path, offset, size, (mtime, *ref.stamp), problem)
+
+
+def _is_tar(path: str) -> bool:
+    return path.lower().endswith(".tar")
+
+
+def _members(path: str, allow_cut: bool, found: Source) -> list[TarMember]:
+    """Those of a tar; of a cut one, where that is allowed, those before the cut, with a note."""
+    try:
+        return scan_tar(Path(path))
+    except CutTar as error:
+        if not allow_cut:
+            raise
+        try:
+            members = scan_tar(Path(path), allow_cut=True)
+        except CutTar:
+            members = []  # cut in its first member, or no tar at all
+        found.notes.append(f"{error}: going on with the {len(members)} files before")
+        return members
 
 
 def _plain(name: str) -> str:
@@ -174,3 +198,25 @@ def _add_frame_file(
     if frame is None:
         frame = frames[place] = Frame(*place, stamp=scene.replace("_", ""))
     frame.files.setdefault(what, ref)
+
+
+def file_of(what: str, frame: Frame, bus: Mapping[str, FileRef]) -> FileRef:
+    """The file that was found bad, by what it made the frame lose: `frame`, `timestamp` or a label."""
+    if what == "steering":
+        return bus[frame.scene]
+    return frame.files[{"frame": "image", TIMESTAMP: "camera_json"}.get(what, what)]
+
+
+def locate(files: Iterable[FileRef]) -> dict[FileRef, str]:
+    """For people: file -> its path, and in a tar the member's name. Goes through each of the tars once more."""
+    files = list(files)
+    members = {path: _names(path) for path in {file.path for file in files if _is_tar(file.path)}}
+    names = {file: members.get(file.path, {}).get(file.offset, "") for file in files}
+    return {file: f"{file.path}: {name}" if name else file.path for file, name in names.items()}
+
+
+def _names(path: str) -> dict[int, str]:
+    try:
+        return {member.offset: member.name for member in scan_tar(Path(path), allow_cut=True)}
+    except (ValueError, OSError):
+        return {}  # it has gone or changed since

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from preprocess.absent import reason_of
 from preprocess.bus import BusWindow, bus_windows, read_timestamp_us
 from preprocess.rules import SteeringRule
 from preprocess.source import FileRef, Frame
@@ -36,7 +37,7 @@ class BusWindows:
         try:
             return bus_windows(file.read(), self._signals, frames, _timestamp_us)
         except (ValueError, OSError) as error:
-            return {frame.key: BusWindow(bad=str(error)) for frame in frames}
+            return {frame.key: BusWindow(bad=reason_of(error)) for frame in frames}
 
 
 def _timestamp_us(frame: Frame) -> int | None:

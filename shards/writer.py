@@ -17,10 +17,14 @@ PARTIAL = ".a2d2-partial"  # what a killed run leaves behind, and the next one r
 def write_whole(path: Path, data: bytes) -> None:
     """Write a small file under its final name, whole or not at all."""
     partial = path.with_name(path.name + PARTIAL)
-    with partial.open("wb") as file:
-        file.write(data)
-        flush_to_disk(file)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            flush_to_disk(file)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def flush_to_disk(file: IO[bytes]) -> None:
@@ -84,3 +88,7 @@ class ShardWriter:
     def publish(self) -> None:
         """Give the finished shard its final name."""
         self._partial.replace(self.path)
+
+    def discard(self) -> None:
+        """Remove the finished shard instead."""
+        self._partial.unlink(missing_ok=True)

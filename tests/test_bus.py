@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from preprocess.bus import BusWindow, bus_windows, read_timestamp_us
+from preprocess.absent import Absent
+from preprocess.bus import MAX_GAP_US, BusWindow, bus_windows, read_timestamp_us
 from preprocess.source import Frame
 
 SIGNALS = ("angle", "angle_sign")
@@ -135,7 +136,6 @@ def drive(count: int) -> dict[str, Any]:
         pytest.param(503, range(40, 61), range(40, 61), id="at the sign's"),
         pytest.param(40, range(0, 15), range(0, 14), id="at the drive's beginning"),
         pytest.param(970, range(87, 100), range(86, 100), id="at its end"),
-        pytest.param(5000, range(89, 100), range(89, 100), id="after its end"),
     ],
 )
 def test_a_drives_window_is_11_values_up_to_the_image_and_10_after(at_us: int, angles: range, signs: range) -> None:
@@ -146,6 +146,38 @@ def test_a_drives_window_is_11_values_up_to_the_image_and_10_after(at_us: int, a
                   "unit": "Unit_DegreOfArc"},
         "angle_sign": {"timestamps": [10 * i + 3 for i in signs], "values": [i % 2 for i in signs], "unit": None},
     }  # fmt: skip
+
+
+def moved(document: dict[str, Any], places: range, by_us: int) -> dict[str, Any]:
+    """The same drive, some of whose values come so much later."""
+    for signal in ("angle", "angle_sign"):
+        for place in places:
+            document[signal]["values"][place][0] += by_us
+    return document
+
+
+@pytest.mark.parametrize(
+    ("places", "by_us", "at_us", "angles"),
+    [
+        pytest.param(range(100), 0, 994, None, id="after the drive's end"),
+        pytest.param(range(100), 0, 10**9, None, id="long after"),
+        pytest.param(range(100), 500, 499, None, id="before its beginning"),
+        pytest.param(range(50, 100), MAX_GAP_US - 10, 495, range(39, 60), id="a gap as long as allowed"),
+        pytest.param(range(50, 100), MAX_GAP_US + 800_000, 900_300, range(39, 60), id="in a gap with both ends near"),
+        pytest.param(range(50, 100), 2 * MAX_GAP_US, 495, None, id="before a gap"),
+        pytest.param(range(50, 100), 2 * MAX_GAP_US, 2 * MAX_GAP_US + 498, None, id="behind a gap"),
+        pytest.param(range(55, 100), 2 * MAX_GAP_US, 500, range(40, 55), id="values behind a gap are left out"),
+        pytest.param(range(50, 100), 2 * MAX_GAP_US, 2 * MAX_GAP_US + 530, range(50, 64), id="and those before it"),
+    ],
+)  # fmt: skip
+def test_a_window_is_of_the_images_moment(places: range, by_us: int, at_us: int, angles: range | None) -> None:
+    """A frame where the bus was not recorded has no steering, however many values lie elsewhere."""
+    (window,) = windows(moved(drive(100), places, by_us), FRONT, at_us=at_us)
+    if angles is None:
+        with pytest.raises(Absent, match="bus recording does not reach the image"):
+            window.signals()
+    else:
+        assert (window.signals() or {})["angle"]["values"] == [float(i) for i in angles]
 
 
 def test_a_drive_out_of_order_is_put_in_order() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,9 @@ import orjson
 import pytest
 from PIL import Image
 
+import shards.writer
 from preprocess.cli import main
+from preprocess.report import bad_lines
 from preprocess.rules import load_rules
 from shards.reader import ShardSet
 from tests.conftest import png, prep
@@ -78,6 +81,9 @@ def test_a_cut_tar(synthetic: Path, tmp_path: Path, small_rules: Path, allow: bo
     result = prep("shard", "--root", root, "--out", tmp_path / "out", "--rules", small_rules, *options)
     if allow:
         assert result.exit_code == 0, result.output
+        assert f"note: {root / 'cut.tar'} is cut: " in result.stderr
+        assert ".npz ends at byte" in result.stderr, "a long name, whole"
+        assert " files before\n" in result.stderr
         assert ShardSet(tmp_path / "out").samples("train")
     else:
         assert result.exit_code == 1
@@ -85,10 +91,26 @@ def test_a_cut_tar(synthetic: Path, tmp_path: Path, small_rules: Path, allow: bo
         assert not (tmp_path / "out").exists()
 
 
-def overwrite(pattern: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    def apply(root: Path) -> None:
+def test_no_tar_is_passed_over_where_cut_tars_are_allowed(extracted: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(extracted, tmp_path / "root"))
+    (root / "page.tar").write_bytes(b"<html>" * 999)
+    (root / "more.tar.gz").write_bytes(b"")
+    arguments = ["shard", "--root", root, "--out", tmp_path / "out", "--dry-run"]
+    result = prep(*arguments)
+    assert result.exit_code == 1
+    assert f"{root / 'page.tar'} is no tar" in one_line(result.output)
+    result = prep(*arguments, "--allow-cut-tars")
+    assert result.exit_code == 0
+    assert "page.tar is no tar (a compressed one must be unpacked first): going on with the 0 files" in result.stderr
+    assert f"note: {root / 'more.tar.gz'} is compressed and was passed over: unpack it" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def overwrite(pattern: str, change: Callable[[bytes], bytes]) -> Callable[[Path], Path]:
+    def apply(root: Path) -> Path:
         path = sorted(root.glob(pattern))[-1]
         path.write_bytes(change(path.read_bytes()))
+        return path
 
     return apply
 
@@ -115,7 +137,7 @@ def overwrite(pattern: str, change: Callable[[bytes], bytes]) -> Callable[[Path]
     ],
 )  # fmt: skip
 def test_a_bad_file_is_named_counted_and_limited(
-    extracted: Path, tmp_path: Path, small_rules: Path, damage: Callable[[Path], None], what: str, reason: str,
+    extracted: Path, tmp_path: Path, small_rules: Path, damage: Callable[[Path], Path], what: str, reason: str,
     bad_frames: int,
 ) -> None:  # fmt: skip
     root, out = tmp_path / "root", tmp_path / "out"
@@ -124,7 +146,7 @@ def test_a_bad_file_is_named_counted_and_limited(
     with tarfile.open(extracted / "bus.tar") as tar:
         members = [member for member in tar.getmembers() if member.name.startswith(scene)]
         tar.extractall(root, members, filter="data")
-    damage(root)
+    path = damage(root)
     arguments = ["shard", "--root", root, "--out", out, "--rules", small_rules, "--workers", 1]
     result = prep(*arguments)
     assert result.exit_code == 1
@@ -133,12 +155,16 @@ def test_a_bad_file_is_named_counted_and_limited(
     assert len(bad) == bad_frames
     assert bad[0]["what"] == what
     assert bad[0]["reason"].startswith(reason)
-    assert f"bad {what} of {bad[0]['key']}: {reason}" in result.output
+    more = f" and {bad_frames - 1} more" if bad_frames > 1 else ""
+    (said,) = [line for line in result.stderr.splitlines() if line.startswith("bad ")]
+    assert said == f"bad {what} of {bad[0]['key']}{more}: {bad[0]['reason']}: {path}"
+    assert str(root) not in (out / "manifest.json").read_text()
     assert prep("verify", out).exit_code == 0
     assert sum(total["samples"] for total in ShardSet(out).manifest["totals"].values()) == 6 - (what == "frame")
     again = prep(*arguments)
     assert again.exit_code == 1, "a finished set with too many bad frames stays so"
     assert "is up to date" in again.output
+    assert said in again.stderr
     assert prep(*arguments, "--max-bad", "1").exit_code == 0
 
 
@@ -216,12 +242,85 @@ def test_rules_can_be_compared_with_a_sets(shards: Path, small_rules: Path) -> N
 
 def test_strict_stops_at_the_first_bad_file(extracted: Path, tmp_path: Path, small_rules: Path) -> None:
     root, out = Path(shutil.copytree(extracted, tmp_path / "root")), tmp_path / "out"
-    overwrite("*/*/label3D/*/*.json", lambda _: b"{")(root)
+    path = overwrite("*/*/label3D/*/*.json", lambda _: b"{")(root)
     result = prep("shard", "--root", root, "--out", out, "--rules", small_rules, "--workers", 2, "--strict")
     assert result.exit_code == 1
     assert "bad boxes of 2018" in one_line(result.output)
-    assert "(--strict stops at the first)" in one_line(result.output)
+    assert f"{path} (--strict stops at the first)" in one_line(result.output)
     assert not (out / "manifest.json").exists()
+    arguments = ["shard", "--root", root, "--out", out, "--rules", small_rules, "--max-bad", 1]
+    assert prep(*arguments).exit_code == 0
+    finished = prep(*arguments, "--strict")
+    assert finished.exit_code == 1
+    assert "1 of 18 frames have a bad file, and --strict allows none" in one_line(finished.output)
+
+
+def test_a_bad_member_of_a_tar_is_named_and_what_it_says_is_printable(
+    extracted: Path, tmp_path: Path, small_rules: Path
+) -> None:
+    """A link to nowhere whose name is no UTF-8, and boxes whose name holds a line break and is a megabyte long."""
+    root, out = Path(shutil.copytree(extracted / "camera_lidar_semantic_bboxes", tmp_path / "root")), tmp_path / "out"
+    label, boxes = (sorted(root.glob(f"*/{kind}/*/*"))[0] for kind in ("label", "label3D"))
+    label.unlink()
+    boxes.write_bytes(b'{"a\\n' + b"x" * 1_000_000 + b'": 3}')
+    packed = root / "all.tar"
+    with tarfile.open(packed, "w") as tar:
+        link = tarfile.TarInfo(f"top/{label.relative_to(root)}")
+        link.type, link.linkname = tarfile.SYMTYPE, "no\udcff\nwhere"
+        tar.addfile(link)
+        tar.add(boxes, f"top/{boxes.relative_to(root)}")
+    boxes.unlink()
+    result = prep("shard", "--root", root, "--out", out, "--rules", small_rules, "--workers", 1, "--max-bad", 1)
+    assert result.exit_code == 0, result.output
+    said = {line.split()[1]: line for line in result.stderr.splitlines() if line.startswith("bad ")}
+    assert "no?where, which is no file of the tar" not in said["segmentation"], "two bytes are two marks"
+    assert "no??where, which is no file of the tar" in said["segmentation"]
+    assert said["segmentation"].endswith(f": {packed}: top/{label.relative_to(root)}")
+    assert ": a?xxx" in said["boxes"]
+    assert said["boxes"].endswith(f"xxx...: {packed}: top/{boxes.relative_to(root)}")
+    assert all(len(entry["reason"]) < 400 for entry in ShardSet(out).manifest["left_out"])
+
+
+def test_bad_files_are_listed_up_to_a_number(shards: Path) -> None:
+    bad = [{"key": f"key{i}", "what": "boxes", "reason": f"reason {i // 2}", "bad": True} for i in range(30)]
+    lines = list(bad_lines({"left_out": bad}))
+    assert lines[0] == "bad boxes of key0 and 1 more: reason 0"
+    assert lines[10:] == ["... and 10 more, all in manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [("file/out", "file/out cannot be written to as a folder: Not a directory"),
+     ("link", "link cannot be written to as a folder: File exists")],
+)  # fmt: skip
+def test_an_output_that_is_no_folder_is_one_line(synthetic: Path, tmp_path: Path, place: str, message: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    result = prep("shard", "--root", synthetic, "--out", tmp_path / place)
+    assert result.exit_code == 1
+    assert message in one_line(result.output)
+
+
+@pytest.mark.parametrize("what", ["write_whole", "publish"])
+def test_a_disk_that_fills_up_behind_a_shard_leaves_nothing_unfinished(
+    synthetic: Path, tmp_path: Path, small_rules: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if what == "publish":
+        monkeypatch.setattr(shards.writer.ShardWriter, "publish", fail)
+    else:
+        monkeypatch.setattr(
+            shards.writer, "flush_to_disk", lambda file: file.name.endswith("json.a2d2-partial") and fail()
+        )
+    result = prep("shard", "--root", synthetic, "--out", tmp_path, "--rules", small_rules, "--workers", 1)
+    assert result.exit_code == 1
+    assert one_line(result.output) == (
+        "a2d2-prep: No space left on device: finished shards are kept; make room, and the same command goes on"
+    )
+    assert not list(tmp_path.glob("*.tar*"))
+    assert not list(tmp_path.glob("*partial"))
 
 
 def test_synth_does_not_overwrite(synthetic: Path) -> None:

@@ -217,7 +217,7 @@ def test_a_full_disk_is_one_line(synthetic: Path, small_rules: Path, tmp_path: P
     done = subprocess.run(limited, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "a2d2-prep: [Errno 27] File too large" in done.stderr.splitlines()[-1]
+    assert "a2d2-prep: File too large: finished shards are kept; make room" in done.stderr.splitlines()[-1]
     assert not list(tmp_path.glob("*.tar"))
     assert not list(tmp_path.glob("*partial"))
 
