@@ -57,7 +57,7 @@ def forward_gmac(network: MultiTaskNet, size_px: int, tasks: Sequence[str] | Non
     root = type(network).__name__
     modules = {name: f"{root}.shared.{name}" for name, _ in network.shared.named_children()}
     modules |= {task: f"{root}.heads.{task}" for task in asked}
-    return {part: flops[where] / FLOPS_PER_MAC / 1e9 for part, where in modules.items()}
+    return {part: flops.get(where, 0) / FLOPS_PER_MAC / 1e9 for part, where in modules.items()}
 
 
 def _images(size_px: int) -> Tensor:

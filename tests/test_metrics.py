@@ -131,7 +131,7 @@ def test_rows_hold_each_metric_beside_its_constants():
     baselines = {"steering": {"zero": measured({"MAE": 3.0}), "median": measured({"MAE": 2.5})}}
     rows = metric_rows({"steering": {"MAE": 2.0}}, baselines)
     assert rows == [{"task": "steering", "metric": "MAE", "unit": "deg", "value": 2.0,
-                     "baselines": {"zero": 3.0, "median": 2.5}, "better": True}]  # fmt: skip
+                     "higher_is_better": False, "baselines": {"zero": 3.0, "median": 2.5}, "better": True}]  # fmt: skip
 
 
 def measured(scores: dict, *parts: dict) -> dict:

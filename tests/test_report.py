@@ -9,17 +9,28 @@ import torch
 from PIL import Image
 
 from shards.classes import BOX_CLASSES
+from shards.draw import Box
 from shards.reader import ShardSet
 from tests.tiny_shards import grid_of, write_tiny_shards
-from train.pictures import choose_pictured, draw_curves, found_boxes, true_boxes
-from train.report import counts_line, epoch_lines, metrics_table
+from train.pictures import (
+    Pieces,
+    View,
+    choose_pictured,
+    draw_curves,
+    found_boxes,
+    load_pieces,
+    save_pieces,
+    true_boxes,
+)
+from train.report import best_constant, counts_line, epoch_lines, metrics_table, parts_table, result_text
 
 ROWS = [
     {"task": "steering", "metric": "MAE", "unit": "deg", "value": 4.125,
-     "baselines": {"always 0 deg": 5.0, "median 1.00 deg": 4.5}, "better": True},
+     "higher_is_better": False, "baselines": {"always 0 deg": 5.0, "median 1.00 deg": 4.5}, "better": True},
     {"task": "boxes", "metric": "mAP50", "unit": "%", "value": 0.0,
-     "baselines": {"mean box of each cell": 0.25}, "better": False},
-    {"task": "depth", "metric": "MAE", "unit": "m", "value": None, "baselines": {}, "better": None},
+     "higher_is_better": True, "baselines": {"mean box of each cell": 0.25}, "better": False},
+    {"task": "depth", "metric": "MAE", "unit": "m", "value": None,
+     "higher_is_better": False, "baselines": {}, "better": None},
 ]  # fmt: skip
 
 
@@ -38,9 +49,12 @@ def test_an_epoch_in_lines():
               "metrics": ROWS[:2]}  # fmt: skip
     assert epoch_lines(record, 5, best=True) == [
         "epoch 2/5: val loss steering 0.5, boxes 12; sum of loss / coefficient 0.53 (best so far)",
-        "  steering     MAE 4.12 deg (constant 5.00/4.50)",
-        "  boxes        mAP50 0.00 % (constant 0.2500)",
+        "  steering     MAE 4.12 deg (4.50); in brackets the best constant, median 1.00 deg",
+        "  boxes        mAP50 0.00 % (0.2500); in brackets the best constant, mean box of each cell",
     ]
+    other = {**ROWS[0], "metric": "RMSE", "baselines": {"always 0 deg": 6.0, "median 1.00 deg": 7.0}}
+    line = epoch_lines({**record, "metrics": [ROWS[0], other]}, 5, best=True)[1]
+    assert line.endswith("(median 1.00 deg: 4.50), RMSE 4.12 deg (always 0 deg: 6.00); best constants in brackets")
     assert epoch_lines({**record, "val_samples": 0}, 5, best=True) == ["epoch 2/5 done"]
     assert "coefficient not finite" in epoch_lines({**record, "val_loss": None}, 5, best=False)[0]
 
@@ -53,8 +67,9 @@ def test_counts_in_a_line():
 def test_pictured_samples_are_spread_over_the_richest(tmp_path: Path):
     shards = ShardSet(write_tiny_shards(tmp_path / "shards"))
     samples = shards.samples("train")
-    assert choose_pictured(samples, ("steering", "depth"), 9) == [0, 2, 4, 5]
-    assert choose_pictured(samples, ("steering", "depth"), 2) == [0, 5]
+    for tasks in (("steering", "depth"), ("boxes",)):  # the same ones whatever a run trains on
+        assert choose_pictured(samples, tasks, 9) == [0, 2, 4]
+        assert choose_pictured(samples, tasks, 2) == [0, 4]
     assert choose_pictured([], ("depth",), 2) == []
 
 
@@ -77,6 +92,51 @@ def test_curves_have_a_plot_per_task(tmp_path: Path):
     ]
     draw_curves(tmp_path / "pictures" / "losses.png", lines)
     with Image.open(tmp_path / "pictures" / "losses.png") as picture:
-        assert picture.size == (840, 280)
+        assert picture.size == (1680, 560)
     draw_curves(tmp_path / "none.png", [])
     assert not (tmp_path / "none.png").exists()
+
+
+def test_pieces_come_back(tmp_path: Path):
+    image = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    depth = np.array([[0.0, 12.25], [122.99, 300.0]], dtype=np.float32)
+    truth = View(image[..., 0], depth, [Box(1, 2, 3, 4, 13, "EmergencyVehicle")], [1.5, -2.0])
+    found = View(boxes=[Box(0, 0, 8, 8, 0, "Car", 0.5)])
+    save_pieces(tmp_path, Pieces("a_b_1", image, 123.0, truth, found))
+    back = load_pieces(tmp_path / "a_b_1.npz")
+    assert (back.key, back.max_m) == ("a_b_1", 123.0)
+    np.testing.assert_array_equal(back.image, image)
+    np.testing.assert_array_equal(back.truth.segmentation, truth.segmentation)
+    np.testing.assert_allclose(back.truth.depth_m, [[0, 12.25], [122.99, 255]], atol=1 / 512)
+    assert (back.truth.boxes, back.truth.angles_deg) == (truth.boxes, truth.angles_deg)
+    assert back.prediction == found
+
+
+def test_a_part_s_table_has_its_share_and_its_best_constant():
+    rows = [
+        {"of": of, "count": count, "metric": "IoU", "unit": "%", "value": value, "higher_is_better": True,
+         "baselines": {"all Car": constant}, "better": None}
+        for of, count, value, constant in (("Car", 10, 50.0, 12.5), ("Sky", 30, 0.0, None), ("Animals", 0, 0.5, 0.0))
+    ]  # fmt: skip
+    assert parts_table("segmentation", rows).splitlines() == [
+        "class    % of pixels   IoU %  best constant",
+        "-------  -----------  ------  -------------",
+        "Sky            75.00    0.00              -",
+        "Car            25.00   50.00          12.50",
+        "Animals         0.00  0.5000           0.00",
+    ]
+
+
+def test_the_best_constant_follows_the_metric_s_direction():
+    row = {"baselines": {"a": 3.0, "b": 2.0, "c": None}}
+    assert best_constant({**row, "higher_is_better": True}) == ("a", 3.0)
+    assert best_constant({**row, "higher_is_better": False}) == ("b", 2.0)
+    assert best_constant({"baselines": {"c": None}, "higher_is_better": True}) is None
+
+
+def test_notes_and_groups_follow_the_table():
+    group = {"val_samples": 2, "val_labels": {"boxes": 1}, "metrics": ROWS[1:2]}
+    text = result_text({"metrics": ROWS, "notes": ["metres mean nothing"], "parts": {}, "by": "scene",
+                        "groups": {"2018": group}}, apart=True)  # fmt: skip
+    assert "\n\nnote: metres mean nothing\n\nscene 2018: 2 samples (boxes 1)\ntask   metric" in text
+    assert text.count("always 0 deg") == 1

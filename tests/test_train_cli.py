@@ -104,8 +104,13 @@ def test_a_mode_from_end_to_end(case: str, tiny: Path, tmp_path: Path):
     assert f"labels in the split: {'steering 2, segmentation 2, ' if metrics == 10 else ''}boxes 1" in result.stdout
     for row in record["metrics"]:
         assert f"{row['task']}  " in result.stdout
-    pictures = sorted((out / "pictures").iterdir())
+    pictures = sorted((out / "pictures").glob("*.png"))
     assert len(pictures) == 2
+    assert [path.stem for path in (out / "pictures" / "pieces").iterdir()] == [pictures[0].stem]
+    assert record["cost"]["parameters"] >= record["cost"]["parameters_used"] > 1e6
+    assert 1e7 < record["peak_memory"]["process_bytes"] < 1e12
+    assert set(record["parts"]) == set(record["val_labels"])
+    assert "parts" not in lines[-1], "an epoch's line stays readable"
     with Image.open(pictures[0]) as picture:
         assert np.asarray(picture).std() > 10
 
@@ -357,8 +362,25 @@ def test_evaluation_of_a_checkpoint_gives_the_run_s_own_numbers(tiny: Path, tmp_
     for name in ("metrics", "val_losses", "val_loss", "counts", "epoch", "manifest_sha256"):
         assert ours[name] == theirs[name], name
     assert result.stdout.count("\n") > 14
+    assert "depth by true distance" in result.stdout
+    assert "note:" not in result.stdout
     on_train = amtl_eval(run / "last.pt", "--shards", tiny, "--device", "cpu", "--split", "train")
     assert "on 3 samples of split train" in on_train.stdout
+
+
+def test_evaluation_by_scene_in_one_pass(tiny: Path, tmp_path: Path, toy_network: None):
+    run, found = tmp_path / "run", tmp_path / "eval.json"
+    (tmp_path / "scale.toml").write_text("[loss]\nvariance_focus = 1\n")
+    command = ("--mode", "asymmetric", "--shards", tiny, "--out", run, "--config", tmp_path / "scale.toml")
+    assert amtl_train(*command, "--epochs", 1, *SMALL).exit_code == 0
+    result = amtl_eval(run / "best.pt", "--shards", tiny, "--device", "cpu", "--by", "camera", "--json", found)
+    assert result.exit_code == 0, result.output
+    record = json.loads(found.read_bytes())
+    (camera,) = record["groups"]
+    assert record["groups"][camera]["metrics"] == record["metrics"]
+    assert f"camera {camera}: 2 samples (steering 2, segmentation 1, boxes 1, depth 1)" in result.stdout
+    assert "note: the depth loss had variance_focus 1," in result.stdout
+    assert "errors in metres, AbsRel and delta1 mean nothing here" in (run / "table.txt").read_text()
 
 
 @pytest.mark.parametrize(

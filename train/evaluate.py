@@ -146,8 +146,9 @@ def _values_of(parts: Sequence[Part], of: str) -> Scores:
 def _beside(metric: Metric, values: Scores, constants: Mapping[str, Scores]) -> dict[str, Any]:
     value = values[metric.name]
     known = {what: found.get(metric.name) for what, found in constants.items()}
-    better = is_better(value, list(known.values()), metric.higher_is_better)
-    return {"value": value, "baselines": known, "better": better}
+    higher = metric.higher_is_better
+    better = is_better(value, list(known.values()), higher)
+    return {"value": value, "higher_is_better": higher, "baselines": known, "better": better}
 
 
 def is_better(value: float | None, constants: Sequence[float | None], higher_is_better: bool) -> bool | None:

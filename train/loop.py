@@ -128,7 +128,8 @@ def measure_epoch(run: Run, reporter: Reporter) -> None:
     if best:
         progress.best, progress.best_result = total, record
         run.save(BEST)
-    append_line(run.folder / METRICS_FILE, {"kind": "epoch", "best": best, **record})
+    short = {name: value for name, value in record.items() if name != "parts"}  # those are in eval.json, of best.pt
+    append_line(run.folder / METRICS_FILE, {"kind": "epoch", "best": best, **short})
     for line in epoch_lines(record, config.epochs, best):
         reporter.say(line)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,17 @@ from typing import Any
 import orjson
 import torch
 
+from models.cost import forward_gmac, parameter_counts
+from shards.reader import ShardSet
 from shards.writer import write_whole
-from train.baselines import score_baselines
+from train.baselines import score_groups
 from train.checkpoint import BEST, Checkpoint, build_network, check_data, load_checkpoint
 from train.config import RunConfig, build_config
 from train.evaluate import evaluate
+from train.groups import GROUPINGS, WHOLE
 from train.objective import Objective
 from train.pictures import draw_curves, draw_samples
-from train.report import counts_line, metrics_table
+from train.report import counts_line, result_text
 from train.run import (
     EVALUATION_FILE,
     METRICS_FILE,
@@ -41,18 +46,21 @@ def finish(run: Run, reporter: Reporter) -> None:
     record = {
         "checkpoint": BEST,
         "split": "val",
-        **_origin(run.config, run.facts, run.shards.sha256),
+        **_origin(run.config, run.facts, run.shards, run.objective),
         **run.progress.best_result,  # of best.pt, its counts included
         "counts_at_end": run.counts,
+        "peak_memory": peak_memory(run.objective.device),
     }
     write_whole(run.folder / EVALUATION_FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))
-    write_whole(run.folder / TABLE_FILE, (metrics_table(record["metrics"]) + "\n").encode())
-    say_result(record, f"best.pt, epoch {record['epoch']} of {run.progress.epoch}", reporter)
-    reporter.say(f"in {run.folder}: {BEST}, {EVALUATION_FILE}, {TABLE_FILE}, {METRICS_FILE}, {PICTURES}/")
+    write_whole(run.folder / TABLE_FILE, (result_text(record, apart=True) + "\n").encode())
+    say_result(record, f"best.pt, epoch {record['epoch']} of {run.progress.epoch}", reporter, apart=False)
+    reporter.say(f"in {run.folder}: {BEST}, {EVALUATION_FILE}, {METRICS_FILE}, {PICTURES}/ and {TABLE_FILE}, "
+                 "which also has the results by class, distance and angle")  # fmt: skip
 
 
-def _origin(config: RunConfig, facts: Mapping[str, Any], manifest_sha256: str) -> dict[str, Any]:
+def _origin(config: RunConfig, facts: Mapping[str, Any], shards: ShardSet, objective: Objective) -> dict[str, Any]:
     """Without which the numbers cannot be compared with others."""
+    device = objective.device
     return {
         "mode": config.mode,
         "task": config.task,
@@ -61,14 +69,48 @@ def _origin(config: RunConfig, facts: Mapping[str, Any], manifest_sha256: str) -
         "weights": facts["weights"],
         "order": config.stream.order,
         "seed": config.seed,
-        "manifest_sha256": manifest_sha256,
+        "manifest_sha256": shards.sha256,
+        "fingerprints": shards.manifest.get("fingerprints", {}),
+        "totals": shards.manifest.get("totals", {}),  # samples and labels per split
+        "size_px": facts["size_px"],
+        "cost": network_cost(objective, facts["size_px"]),
+        "notes": notes(config),
         "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
     }
 
 
-def say_result(record: Mapping[str, Any], what: str, reporter: Reporter) -> None:
-    """The table, or that there is none."""
+def network_cost(objective: Objective, size_px: int) -> dict[str, Any]:
+    """Parameters, and giga multiply-adds of a forward of one image, per part."""
+    counts = parameter_counts(objective.network, size_px)
+    return {
+        "parameters": counts.counted,
+        "parameters_used": counts.used,  # those that a gradient reaches
+        "gmac": forward_gmac(objective.network, size_px),
+    }
+
+
+def notes(config: RunConfig) -> list[str]:
+    """What a reader of the metrics must know."""
+    focus = config.loss.variance_focus
+    if "depth" in config.tasks and focus >= 1:
+        return [
+            f"the depth loss had variance_focus {focus:g}, with which a global scale costs nothing and is not learnt: "
+            "errors in metres, AbsRel and delta1 mean nothing here"
+        ]
+    return []
+
+
+def peak_memory(device: torch.device) -> dict[str, int | None]:
+    """The most that this process held so far, in bytes: resident, and allocated on its GPU; reading processes apart."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return {"process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "gpu_bytes": gpu}
+
+
+def say_result(record: Mapping[str, Any], what: str, reporter: Reporter, *, apart: bool = True) -> None:
+    """The table, or that there is none; `apart`, also what it takes apart."""
     reporter.say("")
     if not record["metrics"]:
         reporter.say(f"{what}: split {record['split']} has no sample to be measured on")
@@ -77,7 +119,7 @@ def say_result(record: Mapping[str, Any], what: str, reporter: Reporter) -> None
     reporter.say(f"trained for {counts_line(record['counts'])}")
     reporter.say(f"backbone weights: {record['weights']}")
     reporter.say("")
-    reporter.say(metrics_table(record["metrics"]))
+    reporter.say(result_text(record, apart=apart))
     reporter.say("")
 
 
@@ -94,10 +136,14 @@ def evaluate_checkpoint(
     split: str,
     device_name: str,
     workers: int,
+    by: str | None = None,
     stopping: Callable[[], bool],
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """A checkpoint's metrics on a split of any set of shards, beside constants from that set's train split."""
+    """A checkpoint's metrics on a split of any set of shards, beside constants from that set's train split.
+
+    `by` camera or scene: those of each one too, from the same pass.
+    """
     checkpoint = load_checkpoint(path)
     config, facts = build_config(checkpoint["config"]), checkpoint["facts"]
     shards = open_shards(folder)
@@ -105,6 +151,7 @@ def evaluate_checkpoint(
     device = find_device(device_name)
     objective = _restored(config, checkpoint, device)
     stream, train = (open_stream(shards, shards.samples(name), workers, device, stopping) for name in (split, "train"))
+    grouping = GROUPINGS[by] if by else None
     try:
         result = evaluate(
             objective,
@@ -112,16 +159,22 @@ def evaluate_checkpoint(
             checkpoint["tasks"],
             config.stream.batch_size,
             lambda done, total: reporter.progress(f"evaluating {split}", done, total, str),
+            grouping,
         )
-        baselines = score_baselines(train, stream, checkpoint["tasks"])
+        baselines = score_groups(train, stream, checkpoint["tasks"], grouping)
     finally:
         stream.close()
         train.close()
-    return {
+    record = {
         "checkpoint": str(path),
         "split": split,
-        **_origin(config, facts, shards.sha256),
+        **_origin(config, facts, shards, objective),
         "epoch": checkpoint["progress"]["epoch"],
         "counts": checkpoint["counts"],
-        **result.record(config.coefficient, baselines),
+        **result.record(config.coefficient, baselines[WHOLE]),
+        "peak_memory": peak_memory(device),
     }
+    if by:
+        groups = {name: group.record(config.coefficient, baselines[name]) for name, group in result.groups.items()}
+        record |= {"by": by, "groups": groups}
+    return record

@@ -11,6 +11,7 @@ from shards.schema import SPLITS
 from shards.writer import write_whole
 from train.cli.console import HELP, Console, exit_codes, stop_signals
 from train.config import DEVICES
+from train.groups import GROUPINGS
 from train.outcome import evaluate_checkpoint, say_result
 
 
@@ -18,10 +19,13 @@ from train.outcome import evaluate_checkpoint, say_result
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--shards", default="shards", show_default=True, type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(SPLITS), default="val", show_default=True)
+@click.option("--by", type=click.Choice(tuple(GROUPINGS)), help="The same table for each camera or scene too.")
 @click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
 @click.option("--workers", type=click.IntRange(min=-1), default=-1, help="Reading processes [default: as amtl-train].")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result there too.")
-def main(checkpoint: Path, shards: Path, split: str, device: str, workers: int, json_file: Path | None) -> None:
+def main(
+    checkpoint: Path, shards: Path, split: str, by: str | None, device: str, workers: int, json_file: Path | None
+) -> None:
     """Measure CHECKPOINT (best.pt or last.pt of a run) on a split, each metric beside constant predictions."""
     with exit_codes("amtl-eval", "nothing was written"), stop_signals() as stopping:
         console = Console()
@@ -32,6 +36,7 @@ def main(checkpoint: Path, shards: Path, split: str, device: str, workers: int, 
                 split=split,
                 device_name=device,
                 workers=workers,
+                by=by,
                 stopping=stopping,
                 reporter=console,
             )
