@@ -18,19 +18,29 @@ from shards.geometry import Calibration, pixel_from_sample, raw_from_undistorted
 
 _LINEAR_VARIANCE = 1 / 6  # px^2 of the stored image: the blur of linear interpolation, on average over all places
 _MAX_FINE = 8
+_STRIP_ROWS = 128  # sampled at a time
 
 Kernel = tuple[int, float]  # taps, sigma in px
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Some rows of a sample and where they come from. Strip by strip, what lies between stays in the CPU's cache."""
+
+    rows: slice  # of the sample
+    stored_rows: slice  # of the stored image: all that the strip is sampled from
+    col_map: NDArray[np.float32]  # (fine rows, fine S) column in `stored_rows` of each pixel that is sampled
+    row_map: NDArray[np.float32]
+    nearest: NDArray[np.int16]  # (rows, S, 2) col, row of the whole stored image nearest to each sample pixel's centre
 
 
 @dataclass(frozen=True)
 class PixelMaps:
     """Where a camera's pixels go, made once per process."""
 
-    cols: NDArray[np.float32]  # (fine S, fine S) stored image's column of each pixel that is sampled
-    rows: NDArray[np.float32]
+    strips: tuple[Strip, ...]
     fine: int  # pixels sampled along a sample pixel's side, which are averaged
     low_pass: tuple[Kernel, Kernel]  # along columns and rows of the stored image, before sampling
-    nearest: NDArray[np.int16]  # (S, S, 2) col, row of the stored image nearest to each sample pixel's centre
     outside: NDArray[np.bool_]  # (S, S) sample pixels that the camera did not see
     width_px: int  # of the stored image
     height_px: int
@@ -50,8 +60,20 @@ def make_pixel_maps(calibration: Calibration | None, width_px: int, height_px: i
     fine = min(max(1, round(max(width, height) / 2)), _MAX_FINE)  # so that a kernel of three taps is enough
     low_pass = _low_pass(width / fine), _low_pass(height / fine)
     sampled = centres if fine == 1 else _sampled_pixels(calibration, width_px, height_px, fine * size)
-    cols, rows = np.ascontiguousarray(np.moveaxis(sampled, -1, 0), dtype=np.float32)
-    return PixelMaps(cols, rows, fine, low_pass, nearest, outside, width_px, height_px)
+    step = _STRIP_ROWS // fine
+    rows_of_strips = [slice(start, min(start + step, size)) for start in range(0, size, step)]
+    strips = tuple(
+        _strip(rows, sampled[rows.start * fine : rows.stop * fine], nearest[rows], height_px) for rows in rows_of_strips
+    )
+    return PixelMaps(strips, fine, low_pass, outside, width_px, height_px)
+
+
+def _strip(rows: slice, sampled: NDArray[np.float64], nearest: NDArray[np.int16], height_px: int) -> Strip:
+    """A strip, with the stored rows that interpolation and the low-pass before it reach."""
+    col_map, row_map = np.ascontiguousarray(np.moveaxis(sampled, -1, 0), dtype=np.float32)
+    first = int(np.clip(np.floor(row_map.min()) - 1, 0, height_px - 1))
+    stop = int(np.clip(np.floor(row_map.max()) + 3, first + 1, height_px))
+    return Strip(rows, slice(first, stop), col_map, row_map - np.float32(first), np.ascontiguousarray(nearest))
 
 
 def _sampled_pixels(calibration: Calibration | None, width_px: int, height_px: int, size: int) -> NDArray[np.float64]:
@@ -92,13 +114,21 @@ def _stored_pixels(
 
 def convert_image(rgb: NDArray[np.uint8], maps: PixelMaps) -> NDArray[np.uint8]:
     """Stored image (H, W, 3) uint8 RGB -> sample (S, S, 3) uint8 RGB; black where the camera did not see."""
-    rgba = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)  # OpenCV samples four channels faster than three
+    sample = np.empty((*maps.outside.shape, 3), dtype=np.uint8)
+    for strip in maps.strips:
+        sample[strip.rows] = _sample_strip(rgb[strip.stored_rows], strip, maps)
+    sample[maps.outside] = 0
+    return sample
+
+
+def _sample_strip(stored: NDArray[np.uint8], strip: Strip, maps: PixelMaps) -> NDArray[np.uint8]:
     (taps_x, sigma_x), (taps_y, sigma_y) = maps.low_pass
     if taps_x * taps_y > 1:
-        rgba = cv2.GaussianBlur(rgba, (taps_x, taps_y), sigmaX=sigma_x, sigmaY=sigma_y)
-    sampled = cv2.remap(rgba, maps.cols, maps.rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        stored = np.asarray(cv2.GaussianBlur(stored, (taps_x, taps_y), sigmaX=sigma_x, sigmaY=sigma_y), dtype=np.uint8)
+    rgba = cv2.cvtColor(stored, cv2.COLOR_RGB2RGBA)  # OpenCV samples four channels faster than three
+    sampled = cv2.remap(rgba, strip.col_map, strip.row_map, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     sample = cv2.cvtColor(sampled, cv2.COLOR_RGBA2RGB)
     if maps.fine > 1:
-        sample = cv2.resize(sample, maps.outside.shape[::-1], interpolation=cv2.INTER_AREA)
-    sample[maps.outside] = 0
+        height, width = sample.shape[0] // maps.fine, sample.shape[1] // maps.fine
+        sample = cv2.resize(sample, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(sample, dtype=np.uint8)

@@ -37,8 +37,10 @@ def class_ids(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def convert_segmentation(rgb: NDArray[np.uint8], maps: PixelMaps) -> NDArray[np.uint8]:
     """Stored label (H, W, 3) uint8 RGB -> (S, S) uint8 class id, 255 = unknown colour or not seen."""
-    sample = cv2.remap(rgb, maps.nearest, None, cv2.INTER_NEAREST)  # type: ignore[call-overload]
-    classes = class_ids(sample)
+    classes = np.empty(maps.outside.shape, dtype=np.uint8)
+    for strip in maps.strips:
+        sample = cv2.remap(rgb, strip.nearest, None, cv2.INTER_NEAREST)  # type: ignore[call-overload]
+        classes[strip.rows] = class_ids(sample)
     classes[maps.outside] = IGNORE_INDEX
     return classes
 
