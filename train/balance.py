@@ -39,7 +39,7 @@ class Balance:
         self.logs: dict[str, nn.Parameter] = {}
         if self.method == "uncertainty":
             self.logs = {
-                task: nn.Parameter(torch.tensor(math.log(value), device=device))
+                task: nn.Parameter(torch.tensor(math.log(value), dtype=torch.float64, device=device))
                 for task, value in self.coefficients.items()
             }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ DELTA1_RATIO = 1.25  # delta1: within this factor of the truth
 DISTANCES_M = (0, 10, 20, 40, 80)  # where the bins of depth begin, by the true distance
 ANGLES_DEG = (0, 5, 20, 90)  # where the bins of steering begin, by the true angle to either side
 _CPU = torch.device("cpu")
+# Where several processes train, one measures while the others wait: it must not wait for them.
+_ALONE: dict[str, Any] = {"sync_on_compute": False}
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class SteeringScore:
     """Mean absolute error over all values of all windows."""
 
     def __init__(self, device: torch.device = _CPU) -> None:
-        self.error = MeanAbsoluteError().set_dtype(torch.float64).to(device)
+        self.error = MeanAbsoluteError(**_ALONE).set_dtype(torch.float64).to(device)
         self.bins = BinnedSums(ANGLES_DEG, 1)
 
     def update(self, pred: Tensor, label: Tensor) -> None:
@@ -104,7 +106,9 @@ class SegmentationScore:
     """Pixel accuracy, and IoU averaged over the classes that occur in truth or prediction."""
 
     def __init__(self, classes: int, device: torch.device = _CPU) -> None:
-        self.pairs = MulticlassConfusionMatrix(classes, ignore_index=IGNORE_INDEX, validate_args=False).to(device)
+        self.pairs = MulticlassConfusionMatrix(classes, ignore_index=IGNORE_INDEX, validate_args=False, **_ALONE).to(
+            device
+        )
 
     def update(self, pred: Tensor, label: Tensor) -> None:
         """Both (B, S, S) class ids; pixels labelled 255 do not count."""
@@ -146,12 +150,12 @@ class DepthScore:
         self.errors = {
             name: metric.set_dtype(torch.float64).to(device)
             for name, metric in (
-                ("MAE", MeanAbsoluteError()),
-                ("AbsRel", MeanAbsolutePercentageError()),
-                ("RMSE", MeanSquaredError(squared=False)),
+                ("MAE", MeanAbsoluteError(**_ALONE)),
+                ("AbsRel", MeanAbsolutePercentageError(**_ALONE)),
+                ("RMSE", MeanSquaredError(squared=False, **_ALONE)),
             )
         }
-        self.near = MeanMetric().set_dtype(torch.float64).to(device)
+        self.near = MeanMetric(**_ALONE).set_dtype(torch.float64).to(device)
         self.bins = BinnedSums(DISTANCES_M, 2)
 
     def update(self, pred: Tensor, label: Tensor) -> None:
@@ -182,10 +186,10 @@ class BoxScore:
     """The thesis's mean best IoU, pooled over all ground-truth boxes, and mAP after NMS."""
 
     def __init__(self) -> None:
-        self.best = MeanMetric().set_dtype(torch.float64)
+        self.best = MeanMetric(**_ALONE).set_dtype(torch.float64)
         self.counts = torch.zeros(len(BOX_CLASSES), dtype=torch.int64)  # true boxes per class
         self.average_precision = MeanAveragePrecision(
-            box_format="xyxy", backend="faster_coco_eval", extended_summary=True
+            box_format="xyxy", backend="faster_coco_eval", extended_summary=True, **_ALONE
         )
 
     def update(self, pred: Tensor, label: Tensor) -> None:

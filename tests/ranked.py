@@ -1,0 +1,91 @@
+"""What a rank of test_ranks.py does: `torchrun ... -m tests.ranked OUT` trains every case and saves rank 0's states."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shards.schema import TASKS
+from tests.made_up import SIZE, MadeUp, items_of, objective_of
+from tests.toy import ToyNet
+from train.config import RunConfig, build_config
+from train.order import group_reads
+from train.plan import Group, plan_batches, share_of
+from train.ranks import Ranks, joined_ranks
+from train.regimes import epoch_groups
+from train.steps import Steps
+
+PARTS = ("shared", *TASKS)
+THRESHOLDS = {"shared": 20, "steering": 7, "segmentation": 5, "boxes": 3, "depth": 9}
+CASES: dict[str, tuple[dict[str, Any], str | None]] = {
+    "asymmetric": ({"mode": "asymmetric"}, "group"),
+    "asymmetric, sample norm": ({"mode": "asymmetric", "measure_every": 2}, "sample"),
+    "asymmetric, pcgrad": ({"mode": "asymmetric", "balance": {"method": "pcgrad"}}, None),
+    "asymmetric, learnt": ({"mode": "asymmetric", "balance": {"method": "uncertainty"}}, None),
+    "symmetric": (
+        {"mode": "symmetric", "stream": {"batch_size": 5, "micro_batch": 3, "allow_missing": True}},
+        "frozen",
+    ),
+    "single": ({"mode": "single", "task": "depth", "network": {"name": "mtl"}, "stream": {"batch_size": 3}}, "group"),
+}
+DATA = MadeUp(12)
+
+
+def config_of(case: str) -> RunConfig:
+    rates = dict.fromkeys((*PARTS, "all"), 1e-3)
+    return build_config({"learning_rate": rates, "threshold": THRESHOLDS}, CASES[case][0])
+
+
+def groups_of(config: RunConfig, steps: Steps) -> list[Group]:
+    items = sorted(items_of(90, len(DATA.images), dict.fromkeys(config.tasks, 1.0)), key=lambda item: item.sample % 5)
+    if config.mode == "asymmetric":
+        return epoch_groups(config, items, steps.counters)
+    reads = group_reads(list(dict.fromkeys(sorted(items, key=lambda item: item.sample))), together=True)
+    return plan_batches(reads, config.stream.batch_size, config.stream.micro_batch)
+
+
+def steps_of(case: str, ranks: Ranks) -> Steps:
+    torch.manual_seed(0)
+    config = config_of(case)
+    return Steps(
+        config, objective_of(ToyNet(config.tasks, size=SIZE, channels=32, norm=CASES[case][1]).double()), ranks
+    )
+
+
+def train(steps: Steps, groups: list[Group], ranks: Ranks) -> None:
+    steps.objective.network.train()
+    for group in groups:
+        share = share_of(group, ranks.rank, ranks.count)
+        steps.run(share, DATA.batch(share.reads) if share.reads else None, "here")
+    steps.losses()
+
+
+def states(case: str, ranks: Ranks) -> Iterator[dict[str, Any]]:
+    """Weights and all else in the middle, where gradients are pending, and at the end."""
+    steps = steps_of(case, ranks)
+    groups = groups_of(config_of(case), steps)
+    for part in (groups[:4], groups[4:]):
+        train(steps, part, ranks)
+        steps.settle()
+        yield copy.deepcopy({"weights": steps.objective.network.state_dict(), "steps": steps.state_dict()})
+
+
+def main(out: str, victim: str = "") -> None:
+    torch.set_num_threads(1)
+    with joined_ranks("cpu") as ranks:
+        if victim == str(ranks.rank):
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = {case: list(states(case, ranks)) for case in CASES}
+        if ranks.first:
+            torch.save(found, Path(out))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,98 @@
+"""Several processes train as one does: the same weights to rounding, and what one leaves the other goes on with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import ranked
+from tests.tiny_shards import TRAIN, write_tiny_shards
+from train.checkpoint import load_checkpoint
+from train.ranks import Ranks
+
+ROOT = Path(__file__).parents[1]
+
+
+def torchrun(*arguments: object, ranks: int = 2) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
+               *map(str, arguments)]  # fmt: skip
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The states of every case after two processes trained it."""
+    out = tmp_path_factory.mktemp("ranks") / "states.pt"
+    result = torchrun("-m", "tests.ranked", out)
+    assert result.returncode == 0, result.stderr
+    states: dict[str, Any] = torch.load(out, weights_only=True)
+    return states
+
+
+def assert_close(first: Any, second: Any, where: str = "") -> None:
+    if isinstance(first, Mapping):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_close(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, torch.Tensor):
+        torch.testing.assert_close(first, second, rtol=0, atol=1e-12, msg=lambda text: f"{where}: {text}")
+    elif isinstance(first, float):
+        assert first == pytest.approx(second, abs=1e-12), where
+    elif not isinstance(first, list):
+        assert first == second, where
+
+
+@pytest.mark.parametrize("case", ranked.CASES)
+def test_two_processes_give_the_weights_of_one(case: str, of_two: dict[str, Any]) -> None:
+    for theirs, ours in zip(of_two[case], ranked.states(case, Ranks()), strict=True):
+        assert_close(theirs, ours)
+
+
+@pytest.mark.parametrize("case", ranked.CASES)
+def test_one_process_goes_on_where_two_stopped(case: str, of_two: dict[str, Any]) -> None:
+    middle, end = of_two[case]
+    steps = ranked.steps_of(case, Ranks())
+    groups = ranked.groups_of(ranked.config_of(case), steps)
+    steps.objective.network.load_state_dict(middle["weights"])
+    steps.load_state_dict(middle["steps"])
+    ranked.train(steps, groups[4:], Ranks())
+    assert_close({"weights": steps.objective.network.state_dict(), "steps": steps.state_dict()}, end)
+
+
+def test_the_command_on_two_processes_and_then_on_one(tmp_path: Path) -> None:
+    """As a user starts it: one speaker, one run folder, and a run that one process takes further."""
+    shards = write_tiny_shards(tmp_path / "shards", train=(TRAIN[0],))
+    command = ["--mode", "asymmetric", "--shards", shards, "--epochs", 2, "--backbone", "resnet18", "--width", 0.125,
+               "--weights", "none", "--device", "cpu", "--micro-batch", 2, "--threshold",
+               "shared=4,steering=2,segmentation=3,boxes=2,depth=3"]  # fmt: skip
+    amtl = "import sys; from train.cli.train import main; main(sys.argv[1:])"
+    script = tmp_path / "amtl-train"
+    script.write_text(amtl)
+    one = subprocess.run([sys.executable, "-c", amtl, *map(str, command), "--out", str(tmp_path / "one")], cwd=ROOT,
+                         capture_output=True, text=True, check=False)  # fmt: skip
+    assert one.returncode == 0, one.stderr
+    two = torchrun(script, *command[:4], "--epochs", 1, *command[6:], "--out", tmp_path / "two")
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("best.pt, epoch 1 of 1") == 1
+    again = subprocess.run([sys.executable, "-c", amtl, *map(str, command), "--out", str(tmp_path / "two"), "--resume"],
+                           cwd=ROOT, capture_output=True, text=True, check=False)  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    ours, theirs = (load_checkpoint(tmp_path / name / "last.pt") for name in ("one", "two"))
+    for name, weight in ours["weights"].items():
+        torch.testing.assert_close(theirs["weights"][name], weight, rtol=0, atol=1e-4, msg=name)
+    assert ours["progress"]["items"] == theirs["progress"]["items"]
+    assert ours["counts"]["updates"] == theirs["counts"]["updates"]
+
+
+def test_a_process_that_dies_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    result = torchrun("-m", "tests.ranked", tmp_path / "states.pt", 1)
+    assert result.returncode != 0
+    assert "rank      : 1" in result.stderr
+    assert "SIGKILL" in result.stderr
+    assert not (tmp_path / "states.pt").exists()
