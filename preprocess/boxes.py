@@ -62,10 +62,8 @@ def clip_boxes(
     kept: list[BoxTuple] = []
     dropped: Counter[str] = Counter()
     for x1, y1, x2, y2, class_name in boxes:
-        xs = sample_from_pixel(np.array([x1, x2]), original_hw[1], size)
-        ys = sample_from_pixel(np.array([y1, y2]), original_hw[0], size)
-        left, right = (float(value) for value in np.clip(xs, 0, size))
-        top, bottom = (float(value) for value in np.clip(ys, 0, size))
+        left, right = (min(max(0.0, sample_from_pixel(x, original_hw[1], size)), float(size)) for x in (x1, x2))
+        top, bottom = (min(max(0.0, sample_from_pixel(y, original_hw[0], size)), float(size)) for y in (y1, y2))
         if x2 <= x1 or y2 <= y1:
             dropped["inverted"] += 1
         elif right <= left or bottom <= top:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,9 +58,8 @@ def _unpack(data: bytes) -> dict[str, Floats]:
         unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > _MAX_NPZ_BYTES:
             raise ValueError(f"{unpacked} bytes unpacked, more than {_MAX_NPZ_BYTES}")
-        _check_nothing_between(archive, data)
         # What no label needs is read too, for its checksum: a file with one wrong bit is not to be trusted.
-        files = {entry.filename.removesuffix(".npy"): archive.read(entry) for entry in archive.infolist()}
+        files = {name.removesuffix(".npy"): content for name, content in _contents(archive, data)}
     prefix = _SENSOR_FUSION if any(name.startswith(_SENSOR_FUSION) for name in files) else ""
     missing = [name for name in _KEYS if prefix + name not in files]
     if missing:
@@ -66,15 +68,31 @@ def _unpack(data: bytes) -> dict[str, Floats]:
     return {name: _numbers(name, files[prefix + name]) for name in wanted}
 
 
-def _check_nothing_between(archive: zipfile.ZipFile, data: bytes) -> None:
-    """The files fill the archive: a damaged directory would hide some, and a label would be absent without a word."""
+def _contents(archive: zipfile.ZipFile, data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Every file's name and content, checked; raises ValueError where they do not fill the archive.
+
+    A damaged directory would hide files, and a label would be absent without a word.
+    """
     entries, at = archive.infolist(), 0
     if any(entry.flag_bits & _SIZE_BEHIND_DATA for entry in entries):
+        yield from ((entry.filename, archive.read(entry)) for entry in entries)
         return
     for entry in entries:
-        at += _ZIP_HEADER_BYTES + sum(struct.unpack_from("<HH", data, at + 26)) + entry.compress_size  # name, extra
+        start = at + _ZIP_HEADER_BYTES + sum(struct.unpack_from("<HH", data, at + 26))  # name and extra field
+        at = start + entry.compress_size
+        yield entry.filename, _content(archive, entry, data[start:at])
     if at != archive.start_dir or data[-_ZIP_END_BYTES:][:4] != b"PK\5\6":
         raise ValueError("its directory does not account for all its bytes")
+
+
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, packed: bytes) -> bytes:
+    """A file's content, inflated by libdeflate where it can be, in two thirds of zipfile's time."""
+    if entry.flag_bits or entry.compress_type != zipfile.ZIP_DEFLATED:
+        return archive.read(entry)
+    content = bytes(imagecodecs.deflate_decode(packed, raw=True, out=entry.file_size))
+    if len(content) != entry.file_size or zlib.crc32(content) != entry.CRC:
+        raise ValueError(f"Bad CRC-32 for file {entry.filename!r}")
+    return content
 
 
 def _numbers(name: str, npy: bytes) -> Floats:

@@ -116,19 +116,18 @@ def convert_image(rgb: NDArray[np.uint8], maps: PixelMaps) -> NDArray[np.uint8]:
     """Stored image (H, W, 3) uint8 RGB -> sample (S, S, 3) uint8 RGB; black where the camera did not see."""
     sample = np.empty((*maps.outside.shape, 3), dtype=np.uint8)
     for strip in maps.strips:
-        sample[strip.rows] = _sample_strip(rgb[strip.stored_rows], strip, maps)
+        _sample_strip(rgb[strip.stored_rows], strip, maps, sample[strip.rows])
     sample[maps.outside] = 0
     return sample
 
 
-def _sample_strip(stored: NDArray[np.uint8], strip: Strip, maps: PixelMaps) -> NDArray[np.uint8]:
+def _sample_strip(stored: NDArray[np.uint8], strip: Strip, maps: PixelMaps, out: NDArray[np.uint8]) -> None:
+    """The strip's stored rows -> its rows of the sample, written into `out`."""
     (taps_x, sigma_x), (taps_y, sigma_y) = maps.low_pass
     if taps_x * taps_y > 1:
         stored = np.asarray(cv2.GaussianBlur(stored, (taps_x, taps_y), sigmaX=sigma_x, sigmaY=sigma_y), dtype=np.uint8)
     rgba = cv2.cvtColor(stored, cv2.COLOR_RGB2RGBA)  # OpenCV samples four channels faster than three
     sampled = cv2.remap(rgba, strip.col_map, strip.row_map, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    sample = cv2.cvtColor(sampled, cv2.COLOR_RGBA2RGB)
     if maps.fine > 1:
-        height, width = sample.shape[0] // maps.fine, sample.shape[1] // maps.fine
-        sample = cv2.resize(sample, (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(sample, dtype=np.uint8)
+        sampled = cv2.resize(sampled, out.shape[1::-1], interpolation=cv2.INTER_AREA)
+    cv2.cvtColor(sampled, cv2.COLOR_RGBA2RGB, dst=out)

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+Position = TypeVar("Position", float, NDArray[np.float64])
 
 CAMERAS = {  # token in file names -> name in cams_lidars.json; the folder is "cam_" + name
     "frontcenter": "front_center",
@@ -134,7 +136,7 @@ def raw_from_undistorted(calibration: Calibration, pixels: NDArray[np.float64]) 
     return np.asarray(raw, dtype=np.float64).reshape(-1, 2)
 
 
-def sample_from_pixel(pixel: NDArray[np.float64], original_px: int, sample_px: int) -> NDArray[np.float64]:
+def sample_from_pixel(pixel: Position, original_px: int, sample_px: int) -> Position:
     """Original pixel coordinate (centres at integers) -> position in the sample (edge-based), along one axis."""
     return (pixel + 0.5) * (sample_px / original_px)
 
