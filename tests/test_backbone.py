@@ -79,7 +79,7 @@ def test_a_frozen_norm_trains_scale_and_shift() -> None:
     ("name", "norm", "message"),
     [
         ("vgg", "group", "backbone must be one of resnet50, resnet18, got 'vgg': no other is built in"),
-        ("resnet18", "layer", "norm must be one of frozen, group, batch, got 'layer': no other is built in"),
+        ("resnet18", "layer", "norm must be one of frozen, group, sample, batch, got 'layer': no other is built in"),
     ],
     ids=["backbone", "norm"],
 )

@@ -129,7 +129,7 @@ def test_parts_are_the_shared_part_and_a_head_per_task() -> None:
         ({"tasks": ()}, "tasks must be among steering, segmentation, boxes, depth, got []: each names a head"),
         ({"tasks": ("box",)}, "tasks must be among steering, segmentation, boxes, depth, got ['box']: each names a"),
         ({"backbone": "vgg"}, "backbone must be one of resnet50, resnet18, got 'vgg'"),
-        ({"norm": "none"}, "norm must be one of frozen, group, batch, got 'none'"),
+        ({"norm": "none"}, "norm must be one of frozen, group, sample, batch, got 'none'"),
         ({"depth_activation": "exp"}, "depth_activation must be one of softplus, relu, got 'exp'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
