@@ -9,12 +9,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
-from signal import SIG_IGN, SIGINT, signal
 
 from preprocess.shard import Context, Progress, ShardJob, ShardMaker
+from preprocess.stop import children_deaf, signals_held
 from shards.manifest import ShardIndex
 
 _CONNECT_S = 20.0  # how long a scheduler may take to answer
@@ -65,6 +65,7 @@ class _Pool:
     """Processes that write shards. Forkserver: forking a process that has used OpenCV's threads can hang."""
 
     def __init__(self, context: Context, workers: int) -> None:
+        _start_servers()
         processes = get_context("forkserver")
         self._shared = _Shared(processes.Event(), processes.Value("q", 0))
         self._ahead = 2 * workers
@@ -88,7 +89,8 @@ class _Pool:
             while True:
                 for job in islice(jobs, self._ahead - len(running)):
                     lost.append(job)  # should submitting it fail
-                    running[self._pool.submit(_write, job)] = lost.pop()
+                    with signals_held():  # it starts processes
+                        running[self._pool.submit(_write, job)] = lost.pop()
                 if not running:
                     return
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -105,6 +107,18 @@ class _Pool:
                 del running[future]
                 yield future.result()
             lost += running.values()
+        except (EOFError, ConnectionError) as error:
+            raise ValueError(
+                "the process that starts workers died (out of memory?): the same command goes on"
+            ) from error
+
+
+def _start_servers() -> None:
+    """The processes that start and mind the workers. Neither they nor the workers hear signals: the build decides."""
+    with signals_held():
+        for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
+            with children_deaf():  # anew, since the first of them lets the signals through again
+                ensure_running()
 
 
 class _Stopped(Exception):
@@ -116,7 +130,6 @@ _write_here: Callable[[ShardJob], ShardIndex] | None = None  # of a worker proce
 
 def _start_worker(shared: _Shared, context: Context) -> None:
     global _write_here  # noqa: PLW0603 - a process pool's initialiser has nowhere else to put it
-    signal(SIGINT, SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     maker = ShardMaker(context)
 

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
-from preprocess.cli import main
+from preprocess.cli.commands import main
 from preprocess.synth.dataset import write_dataset
 from shards.reader import ShardSet
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import shards.writer
-from preprocess.cli import main
+from preprocess.cli.commands import main
 from preprocess.report import bad_lines
 from preprocess.rules import load_rules
 from shards.reader import ShardSet

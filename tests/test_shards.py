@@ -142,5 +142,5 @@ def test_codecs_go_round() -> None:
 
 def test_preparation_never_loads_torch() -> None:
     """Not through webdataset either, which imports it: `a2d2-prep` starts in a fraction of the time."""
-    code = "import sys, preprocess.cli; print({'torch', 'webdataset', 'torchvision'} & set(sys.modules))"
+    code = "import sys, preprocess.cli.commands; print({'torch', 'webdataset', 'torchvision'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

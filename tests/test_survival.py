@@ -17,6 +17,7 @@ import orjson
 import pytest
 
 from preprocess.lock import LOCK, Lock
+from preprocess.stop import SIGNALS, catch_signals, signals_held
 from shards.manifest import ShardIndex
 from tests.conftest import SMALL_RULES, prep
 
@@ -178,6 +179,75 @@ def test_workers_end_when_the_build_is_killed(synthetic: Path, small_rules: Path
     while any("forkserver" in command_line(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in workers if "forkserver" in command_line(pid)]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_every_process_of_a_job_is_one_stop(
+    synthetic: Path, small_rules: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
+    """As batch systems send it, and more than once: to workers and to what starts and minds them."""
+    arguments = ["--root", synthetic, "--out", tmp_path, "--rules", small_rules, "--workers", "2"]
+    with subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while not list(tmp_path.glob("*.a2d2-partial")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        for _ in range(3):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, stop)
+            time.sleep(0.02)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert said == "a2d2-prep: stopped; finished shards are kept, the same command goes on\n"
+    assert not list(tmp_path.glob("*partial"))
+    assert not list(tmp_path.glob(f"{LOCK}*"))
+
+
+SLOW_LIBRARIES = """
+import sys, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "preprocess.cli.commands":
+            print("loading", flush=True)
+            time.sleep(60)
+sys.meta_path.insert(0, Slow())
+from preprocess.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("stop", SIGNALS)
+def test_a_signal_while_libraries_load_is_a_stop_too(stop: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_LIBRARIES, "shard"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(stop)
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (75, "a2d2-prep: stopped before anything was begun\n")
+
+
+def test_a_signal_that_is_held_is_answered_at_the_end_and_the_next_ones_are_not() -> None:
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    done = []
+
+    def begin() -> None:
+        with signals_held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("inside")
+
+    try:
+        catch_signals()
+        with pytest.raises(KeyboardInterrupt):
+            begin()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        done.append("behind")
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert done == ["inside", "behind"]
 
 
 def test_parts_and_a_closing_run_are_one_build(

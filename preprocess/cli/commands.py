@@ -1,23 +1,20 @@
-"""`a2d2-prep`: the commands, their messages and their exit codes."""
+"""`a2d2-prep`: the commands, their options and what they say."""
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import orjson
 from PIL import Image
-from tqdm import tqdm
 
 from preprocess.build import How, Work, build, survey, write_stale
+from preprocess.cli.console import Commands, Progress, one_line
 from preprocess.lock import Lock
 from preprocess.plan import Plan, make_plan
 from preprocess.report import (
@@ -40,74 +37,8 @@ from shards.show import draw_contact_sheet, draw_sample
 from shards.summary import summarise
 from shards.verify import verify
 
-EXIT_STOPPED = 75
-_PLAIN_EVERY_S = 10.0
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-
-class Progress:
-    """A bar on a terminal, a line every 10 s in a log."""
-
-    def __init__(self, total: int, what: str) -> None:
-        self._bar = tqdm(total=total, unit=what, disable=not sys.stderr.isatty(), smoothing=0.05)
-        self._what, self._total, self._done = what, total, 0
-        self._start = self._said = time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        """So many more are done."""
-        self._bar.update(done)
-        self._done += done
-        now = time.monotonic()
-        if self._bar.disable and now - self._said >= _PLAIN_EVERY_S:
-            self._said = now
-            rate = self._done / (now - self._start)
-            click.echo(f"{self._done}/{self._total} {self._what} ({rate:.1f}/s)", err=True)
-
-    def say(self, line: str) -> None:
-        """A line beside the bar."""
-        tqdm.write(line, file=sys.stderr)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-
-class _Group(click.Group):
-    """One clear line and the contract's exit code, never a traceback, for what users and their files do wrong."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, _interrupt)
-        try:
-            return super().invoke(ctx)
-        except (ValueError, OSError) as error:
-            click.echo(f"a2d2-prep: {_one_line(error)}", err=True)
-            ctx.exit(1)
-        except KeyboardInterrupt:
-            kept = (
-                "finished shards are kept, the same command goes on"
-                if ctx.invoked_subcommand == "shard"
-                else "nothing is kept"
-            )
-            click.echo(f"a2d2-prep: stopped; {kept}", err=True)
-            ctx.exit(EXIT_STOPPED)
-
-
-def _one_line(error: ValueError | OSError) -> str:
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        return f"{error.strerror}: finished shards are kept; make room, and the same command goes on"
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return " ".join(str(error).splitlines())
-
-
-def _interrupt(_: int, __: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
     """A2D2's tars to WebDataset shards that a multi-task network can learn from."""
 
@@ -119,7 +50,7 @@ def rules_option(command: Callable[..., None]) -> Callable[..., None]:
         try:
             return load_rules(value)
         except (ValueError, OSError) as error:
-            raise click.BadParameter(_one_line(error)) from error
+            raise click.BadParameter(one_line(error)) from error
 
     option = click.option(
         "--rules", default="default", callback=parse, metavar="FILE.toml|thesis", help="Conversion rules."
