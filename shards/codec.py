@@ -1,4 +1,7 @@
-"""Members of a sample: arrays to bytes and back."""
+"""Members of a sample: arrays to bytes and back.
+
+The `_into` decoders write into an array that is there, and are for bytes whose checksum was just compared.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from shards.png import decode_png, decode_rgb_png
+from shards.png import decode_png, decode_rgb_png, unfiltered_rows
 
 _RGB_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
@@ -75,6 +78,37 @@ def decode_depth(data: bytes, max_m: float) -> NDArray[np.float32]:
     pixels = decode_png(data)
     scale = max_m / 255 if pixels.dtype == np.uint8 else 1 / 256
     return pixels.astype(np.float32) * np.float32(scale)
+
+
+def decode_image_into(data: bytes, out: NDArray[np.uint8]) -> None:
+    """`image.jpg` or `image.png` -> out (S, S, 3) uint8 RGB. Raises ValueError where damaged or of another size."""
+    if data[:3] != b"\xff\xd8\xff":
+        _copy(decode_rgb_png(data), out)
+        return
+    try:
+        imagecodecs.jpeg8_decode(data, outcolorspace="RGB", out=out)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"must be a JPEG of {out.shape}: {error}") from error
+
+
+def decode_grey_into(data: bytes, out: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    """Grey PNG or .npy -> out (S, S), as stored. Raises ValueError where it is damaged or of another size or type."""
+    if data[:6] == b"\x93NUMPY":
+        _copy(decode_npy(data), out)
+        return
+    rows = unfiltered_rows(data, out.shape, out.dtype)
+    _copy(decode_png(data) if rows is None else rows, out)
+
+
+def decode_npy_into(data: bytes, out: NDArray[Any]) -> None:
+    """.npy -> out. Raises ValueError where it is damaged or of another shape or type."""
+    _copy(decode_npy(data), out)
+
+
+def _copy(array: NDArray[Any], out: NDArray[Any]) -> None:
+    if array.shape != out.shape or array.dtype.newbyteorder("=") != out.dtype:
+        raise ValueError(f"must be {out.shape} {out.dtype}, got {array.shape} {array.dtype}")
+    np.copyto(out, array)
 
 
 def decode_member(label: str, data: bytes, max_m: float) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import imagecodecs
@@ -69,6 +70,41 @@ def decode_rgb_png(data: bytes) -> NDArray[np.uint8]:
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
         raise ValueError(f"PNG must be 8-bit RGB or RGBA, got shape {pixels.shape} {pixels.dtype}")
     return np.ascontiguousarray(pixels[:, :, :3])
+
+
+def unfiltered_rows(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """The pixels of a grey PNG of that (H, W) and type whose rows have no filter, as ours; None for any other PNG.
+
+    Four times as fast as `decode_png`, as it looks at no checksum but the pixels': for bytes that were just compared
+    with one. Raises ValueError where the pixels are damaged or too few.
+    """
+    height, width = shape
+    row = 1 + width * dtype.itemsize  # the filter's number, then the pixels
+    header = struct.pack(">I4sIIBBBBB", 13, b"IHDR", width, height, 8 * dtype.itemsize, 0, 0, 0, 0)
+    if data[:8] != _BEGIN or data[8:29] != header:
+        return None
+    try:
+        packed = b"".join(_packed_pixels(data))
+        inflated = imagecodecs.deflate_decode(packed, out=height * row)  # libdeflate; compares zlib's checksum
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"damaged PNG: {error}") from error
+    if len(inflated) != height * row:
+        raise ValueError(f"damaged PNG: it must hold {height * row} bytes of pixels, got {len(inflated)}")
+    rows = np.frombuffer(inflated, np.uint8).reshape(height, row)
+    if rows[:, 0].any():
+        return None
+    pixels = rows[:, 1:]
+    return pixels if dtype.itemsize == 1 else np.ascontiguousarray(pixels).view(dtype.newbyteorder(">"))
+
+
+def _packed_pixels(data: bytes) -> Iterator[bytes]:
+    """What the chunks of pixels hold."""
+    at = len(_BEGIN)
+    while at + 12 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        if kind == b"IDAT":
+            yield data[at + 8 : at + 8 + size]
+        at += 12 + size
 
 
 def encode_grey_png(array: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from shards.codec import decode_json, decode_member
 from shards.manifest import Member, Sample, ShardIndex, read_manifest
 from shards.schema import MANIFEST, META, index_name
 
-_OPEN_FILES = 64
+OPEN_FILES = 64  # shards that are kept open where nothing else is asked for
 
 
 @dataclass(frozen=True)
@@ -35,46 +36,68 @@ class SampleRef:
         return self.sample.labels
 
 
-class MemberReader:
-    """Reads members by their place, and checks them. Can be pickled: files are opened where they are read."""
+class _OpenFile:
+    """A file that closes when the last thread that reads from it lets go."""
 
-    def __init__(self) -> None:
-        self._files: dict[Path, int] = {}
+    def __init__(self, path: Path) -> None:
+        self.descriptor = -1
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
+class MemberReader:
+    """Reads members by their place, and checks them; from several threads at once too.
+
+    Can be pickled: files are opened where they are read.
+    """
+
+    def __init__(self, open_files: int = OPEN_FILES) -> None:
+        self.open_files = open_files
+        self._files: dict[Path, _OpenFile] = {}  # the one used last is at the end
+        self._lock = threading.Lock()
 
     def read(self, path: Path, place: Member) -> bytes:
         """A member's bytes. Raises ValueError where they are cut short or fail their checksum, OSError otherwise."""
-        data = os.pread(self._descriptor(path), place.size, place.offset)
+        file = self._open(path)
+        data = os.pread(file.descriptor, place.size, place.offset)
         if len(data) != place.size:
             raise ValueError("is cut short")
         if zlib.crc32(data) != place.crc32:
             raise ValueError("fails its checksum")
         return data
 
-    def _descriptor(self, path: Path) -> int:
-        if path not in self._files:
-            if len(self._files) >= _OPEN_FILES:
-                os.close(self._files.pop(next(iter(self._files))))
-            self._files[path] = os.open(path, os.O_RDONLY)
-        return self._files[path]
+    def _open(self, path: Path) -> _OpenFile:
+        with self._lock:
+            file = self._files.pop(path, None) or _OpenFile(path)
+            self._files[path] = file
+            if len(self._files) > self.open_files:
+                del self._files[next(iter(self._files))]
+            return file
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_files": {}}
+        return {"open_files": self.open_files}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.open_files, self._files, self._lock = state["open_files"], {}, threading.Lock()
 
     def close(self) -> None:
         """Close the files that are open."""
-        while self._files:
-            os.close(self._files.popitem()[1])
+        with self._lock:
+            self._files.clear()
 
 
 class ShardSet:
     """A finished set of shards. Can be pickled."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises ValueError where there is no manifest, or it is not ours."""
+    def __init__(self, folder: Path, *, open_files: int = OPEN_FILES) -> None:
+        """Keeps at most `open_files` shards open. Raises ValueError where there is no manifest, or it is not ours."""
         self.folder = folder
         self.manifest = read_manifest(folder)
         self.sha256 = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-        self._members = MemberReader()
+        self._members = MemberReader(open_files)
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -91,6 +114,15 @@ class ShardSet:
     def size_px(self) -> int:
         """The side of a sample."""
         return int(self.rules["image"]["size"])
+
+    def check_sizes(self) -> None:
+        """Raises ValueError naming the first shard that is missing, cut short or too long; reads none."""
+        for shard in self.manifest["shards"]:
+            path = self.folder / shard["name"]
+            found = path.stat().st_size if path.is_file() else None
+            if found != shard["bytes"]:
+                what = "is missing" if found is None else f"must have {shard['bytes']} bytes, got {found}"
+                raise ValueError(f"{path} {what}: a2d2-prep shard writes it again")
 
     def shard_names(self, split: str) -> list[str]:
         """The split's shards, in order."""

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from shards.png import decode_png, decode_rgb_png, encode_grey_png
+from shards.codec import decode_grey_into
+from shards.png import decode_png, decode_rgb_png, encode_grey_png, unfiltered_rows
 from tests.conftest import png
 
 RGB = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
@@ -110,3 +111,40 @@ def test_class_maps_are_written_small_and_whole() -> None:
         np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), array)
         np.testing.assert_array_equal(decode_png(data), array)
         assert len(data) < 0.05 * array.nbytes
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_plain_grey_is_read_past_the_decoder(dtype: type[np.generic]) -> None:
+    array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (16, 24)).astype(dtype)
+    data, out = encode_grey_png(array), np.empty_like(array)
+    for plain in (data, in_pieces(data, 100)):
+        rows = unfiltered_rows(plain, array.shape, array.dtype)
+        assert rows is not None
+        np.testing.assert_array_equal(rows, array)
+        decode_grey_into(plain, out)
+        np.testing.assert_array_equal(out, array)
+    assert unfiltered_rows(data, (24, 16), array.dtype) is None
+    with pytest.raises(ValueError, match="must be"):
+        decode_grey_into(data, np.empty((24, 16), dtype))
+
+
+@pytest.mark.parametrize("filter_type", [cv2.IMWRITE_PNG_FILTER_SUB, cv2.IMWRITE_PNG_FILTER_PAETH])
+def test_grey_with_row_filters_is_left_to_the_decoder(filter_type: int) -> None:
+    data = cv2.imencode(".png", RGB[:, :, 0], [cv2.IMWRITE_PNG_FILTER, filter_type])[1].tobytes()
+    out = np.empty((16, 24), np.uint8)
+    assert unfiltered_rows(data, out.shape, out.dtype) is None
+    decode_grey_into(data, out)
+    np.testing.assert_array_equal(out, RGB[:, :, 0])
+
+
+def test_damaged_pixels_are_noticed_past_the_decoder_too() -> None:
+    data = encode_grey_png(RGB[:, :, 0])
+    at, end = data.index(b"IDAT") + 4, len(data) - 16
+    for place in range(at, end, 7):
+        damaged = bytearray(data)
+        damaged[place] ^= 4
+        with pytest.raises(ValueError, match="damaged PNG"):
+            decode_grey_into(bytes(damaged), np.empty((16, 24), np.uint8))
+    short = data[:33] + chunk(b"IDAT", zlib.compress(bytes(16 * 25 - 1))) + data[-12:]
+    with pytest.raises(ValueError, match="must hold 400 bytes of pixels, got 399"):
+        decode_grey_into(short, np.empty((16, 24), np.uint8))

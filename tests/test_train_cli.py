@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from models.singletask import build_singletask
+from shards.reader import ShardSet
 from tests.tiny_shards import ALL, write_tiny_shards
 from tests.toy import ToyNet
 from train import initial, loop, outcome
@@ -274,6 +275,15 @@ def cut_short(folder: Path) -> Path:
     return folder
 
 
+def altered(folder: Path) -> Path:
+    write_tiny_shards(folder, train=((ALL,),), val=())
+    (ref,) = ShardSet(folder).samples("train")
+    with (folder / ref.shard).open("r+b") as file:
+        file.seek(ref.sample.members["image.jpg"].offset + 1000)
+        file.write(b"\0\1\2\3")
+    return folder
+
+
 def unfinished(folder: Path) -> Path:
     write_tiny_shards(folder)
     (folder / "manifest.json").rename(folder / "manifest.previous.json")
@@ -293,10 +303,11 @@ def other_grid(folder: Path) -> Path:
         (lambda folder: write_tiny_shards(folder, train=()), "asymmetric", "has no train sample"),
         (write_only_depth, "symmetric", "no train sample of .* has all four labels .*depth 1.*--allow-missing"),
         (write_only_depth, "single", "no train sample of .* has a label of boxes"),
-        (cut_short, "asymmetric", "train-000000.tar is cut short at 2018.*: run a2d2-prep verify"),
+        (cut_short, "asymmetric", "train-000000.tar must have .* bytes, got 20000: a2d2-prep shard"),
+        (altered, "asymmetric", "train-000000.tar fails its checksum at 2018.*.image.jpg: run a2d2-prep verify"),
         (other_grid, "asymmetric", r"must have grid and slots \(8, 10\), got \(4, 10\)"),
     ],
-    ids=["no folder", "no manifest", "no train", "not all four", "not the task", "cut short", "grid"],
+    ids=["no folder", "no manifest", "no train", "not all four", "not the task", "cut short", "altered", "grid"],
 )
 def test_data_that_cannot_be_trained_on_is_a_line_and_1(prepared, mode, message, tmp_path: Path, toy_network: None):
     task = ("--task", "boxes", "--network", "mtl") if mode == "single" else ()

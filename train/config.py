@@ -91,7 +91,7 @@ class RunConfig:
     init_from: str | None = None  # a checkpoint to take first weights from, as far as they fit
     seed: int = 0  # decides the first weights and, with the epoch, the order
     device: str = "auto"  # cpu, cuda, or auto: cuda where there is one
-    workers: int = -1  # reading processes; -1: none on a CPU, up to 8 beside a GPU
+    workers: int = -1  # reading threads; -1: none on a CPU, up to 8 beside a GPU
     precision: str = "fp32"  # of the network's arithmetic: fp32, or bf16; losses are always computed in fp32
     log_every: int = 20  # groups of images between two lines of metrics.jsonl; where losses are read back
     checkpoint_minutes: float = 10.0  # between two writings of last.pt in an epoch; every epoch ends with one too

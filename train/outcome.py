@@ -103,7 +103,7 @@ def notes(config: RunConfig) -> list[str]:
 
 
 def peak_memory(device: torch.device) -> dict[str, int | None]:
-    """The most that this process held so far, in bytes: resident, and allocated on its GPU; reading processes apart."""
+    """The most that this process held so far, in bytes: resident, and allocated on its GPU."""
     unit = 1 if sys.platform == "darwin" else 1024
     gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     return {"process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "gpu_bytes": gpu}

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from models.multitask import MultiTaskNet
-from shards.reader import SampleRef, ShardSet
+from shards.reader import OPEN_FILES, SampleRef, ShardSet
 from shards.writer import write_whole
 from train.baselines import Baselines, load_baselines, save_baselines, score_baselines
 from train.checkpoint import (
@@ -124,7 +124,7 @@ class Run:
         save_checkpoint(self.folder / name, checkpoint)
 
     def close(self) -> None:
-        """End the reading processes and close the shards."""
+        """End the reading threads and close the shards."""
         self.train.close()
         self.val.close()
         self.shards.close()
@@ -145,7 +145,7 @@ def prepare(
     ranks = ranks or Ranks()
     checkpoint = claim_folder(Path(config.out), resume, reporter)
     ranks.any(False)  # no rank claims the folder before all have looked
-    shards = open_shards(Path(config.shards))
+    shards = open_shards(Path(config.shards), config.stream.shuffle_shards or OPEN_FILES)
     if checkpoint is not None:
         check_resumable(checkpoint, config, shards.sha256, Path(config.out) / LAST)
     samples, lines = choose_samples(config, shards.samples("train"))
@@ -191,9 +191,10 @@ def claim_folder(folder: Path, resume: bool, reporter: Reporter) -> Checkpoint |
     return load_checkpoint(folder / LAST)
 
 
-def open_shards(folder: Path) -> ShardSet:
-    """A finished set whose labels the network can predict."""
-    shards = ShardSet(folder)
+def open_shards(folder: Path, open_files: int = OPEN_FILES) -> ShardSet:
+    """A finished set whose labels the network can predict, and whose shards are whole by their sizes."""
+    shards = ShardSet(folder, open_files=open_files)
+    shards.check_sizes()
     boxes = shards.rules.get("boxes", {})
     grid = (boxes.get("grid", _GRID[0]), boxes.get("slots", _GRID[1]))
     if grid != _GRID:
@@ -260,7 +261,7 @@ def open_stream(
 ) -> Stream:
     """Batches of these samples for this device."""
     count = worker_count(workers, device)
-    return Stream(shards, samples, workers=count, pin_memory=device.type == "cuda", stopping=stopping)
+    return Stream(shards, samples, workers=count, device=device, stopping=stopping)
 
 
 def trained_tasks(config: RunConfig, samples: Sequence[SampleRef], reporter: Reporter) -> tuple[str, ...]:

@@ -1,120 +1,35 @@
-"""What a training step is fed with: members read through the shards' index, decoded into batches."""
+"""What a training step is fed with: batches decoded ahead in threads, in the order that was asked for.
+
+The decoders release Python's lock, so threads run side by side and write into a batch's memory themselves; between
+processes every batch would be copied once more. How many threads there are changes nothing in what comes out.
+"""
 
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from shards.reader import SampleRef, ShardSet
-from shards.schema import STEERING_STEPS, TASKS
+from train.batch import Batch, Filling, Memory, Shapes
 from train.order import Read
+
+__all__ = ["Batch", "Stopped", "Stream", "worker_count"]
+
+_CPU = torch.device("cpu")
 
 
 class Stopped(Exception):
     """A signal asked the run to stop; what was done so far is kept."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Samples with the labels that they have, in natural units."""
-
-    keys: tuple[str, ...]
-    images: Tensor | None  # (B, S, S, 3) uint8 RGB; None where labels alone were read
-    rows: dict[str, Tensor]  # task -> (n,) int64: which of the B samples have the label
-    labels: dict[str, Tensor]  # task -> (n, ...): degrees, class ids, metres (0 = no return), box grid
-
-    @property
-    def items(self) -> int:
-        """Labels in the batch."""
-        return sum(len(rows) for rows in self.rows.values())
-
-    def to(self, device: torch.device) -> Batch:
-        """The same on a device; images stay uint8 on the way."""
-        images = None if self.images is None else self.images.to(device, non_blocking=True)
-        rows = {task: rows.to(device) for task, rows in self.rows.items()}
-        return Batch(self.keys, images, rows, {task: label.to(device) for task, label in self.labels.items()})
-
-
-def load_read(shards: ShardSet, ref: SampleRef, read: Read) -> dict[str, Any]:
-    """The decoded members of one read: `image` and labels by name. Raises ValueError naming the sample."""
-    wanted = (("image",) if read.image else ()) + read.tasks
-    try:
-        loaded = shards.load(ref, wanted)
-        if "steering" in loaded:
-            loaded["steering"] = steering_target(loaded["steering"])
-    except (ValueError, TypeError, OSError) as error:
-        message = str(error)
-        raise ValueError(message if ref.key in message else f"{ref.shard}, {ref.key}: {message}") from error
-    missing = [label for label in wanted if label not in loaded]
-    if missing:
-        raise ValueError(f"{ref.shard}, {ref.key} has no {missing[0]}: run a2d2-prep verify {shards.folder}")
-    return loaded
-
-
-def steering_target(document: Any) -> NDArray[np.float32]:
-    """`steering.json` -> (10,) float32 degrees of the wheel, the last values of the window, left negative."""
-    angles = document.get("angles_deg") if isinstance(document, dict) else None
-    if not isinstance(angles, list) or len(angles) < STEERING_STEPS:
-        raise ValueError(f"steering.json must hold at least {STEERING_STEPS} angles_deg, got {document!r:.80}")
-    return np.array(angles[-STEERING_STEPS:], dtype=np.float32)
-
-
-class _Members(Dataset[Any]):
-    """Reads, by name, as DataLoader wants them. What cannot be read comes back as the ValueError itself."""
-
-    def __init__(self, shards: ShardSet, samples: Sequence[SampleRef]) -> None:
-        self.shards = shards
-        self.samples = samples
-
-    def __getitem__(self, read: Read) -> Any:
-        ref = self.samples[read.sample]
-        try:
-            return ref.key, load_read(self.shards, ref, read)
-        except ValueError as error:  # as a value: through a worker, an exception would carry its traceback as text
-            return ValueError(str(error))
-
-
-class _Order(Sampler[list[Read]]):
-    """The batches of the coming pass; changed between passes, so that workers live on."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[Read]] = []
-
-    def __iter__(self) -> Iterator[list[Read]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def collate(loaded: Sequence[Any]) -> Batch | ValueError:
-    """Loaded samples -> a batch, with the labels of those that have them."""
-    for entry in loaded:
-        if isinstance(entry, ValueError):
-            return entry
-    keys, members = zip(*loaded, strict=True)
-    images = _stacked([sample["image"] for sample in members]) if "image" in members[0] else None
-    rows = {task: [row for row, sample in enumerate(members) if task in sample] for task in TASKS}
-    present = {task: found for task, found in rows.items() if found}
-    labels = {task: _stacked([members[row][task] for row in found]) for task, found in present.items()}
-    return Batch(keys, images, {task: torch.tensor(found) for task, found in present.items()}, labels)
-
-
-def _stacked(arrays: Sequence[NDArray[Any]]) -> Tensor:
-    return torch.from_numpy(np.stack(arrays))
-
-
 class Stream:
-    """Batches of one list of samples, read in this process or by workers."""
+    """Batches of one list of samples, on the device that they are for."""
 
     def __init__(
         self,
@@ -122,61 +37,80 @@ class Stream:
         samples: Sequence[SampleRef],
         *,
         workers: int = 0,
-        pin_memory: bool = False,
+        device: torch.device = _CPU,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`workers` threads decode; with none, the thread that asks for a batch does."""
         self.shards = shards
         self.samples = samples
         self.workers = workers
-        self.pin_memory = pin_memory
+        self.device = device
         self.stopping = stopping
-        self._order = _Order()
-        self._loader: DataLoader[Any] | None = None
+        self._shapes = Shapes.of(shards)
+        self._memory = Memory(pinned=device.type == "cuda")
+        self._pool: ThreadPoolExecutor | None = None
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def _start(self) -> DataLoader[Any]:
-        return DataLoader(
-            _Members(self.shards, self.samples),
-            batch_sampler=self._order,
-            collate_fn=collate,
-            num_workers=self.workers,
-            worker_init_fn=_ignore_signals if self.workers else None,
-            persistent_workers=self.workers > 0,
-            pin_memory=self.pin_memory,
-        )
+    def batches(self, batches: Iterable[list[Read]]) -> Iterator[Batch]:
+        """One pass; `batches` is taken ahead of use, as far as two batches or two reads a thread go.
 
-    def batches(self, batches: list[list[Read]]) -> Iterator[Batch]:
-        """One pass. Raises Stopped before the next batch once a stop was asked for, ValueError on a bad member."""
-        self._order.batches = batches
-        if not batches:
-            return
-        self._loader = self._loader or self._start()
-        for batch in self._loaded(self._loader):
-            if self.stopping():
-                raise Stopped
-            if isinstance(batch, ValueError):
-                raise batch
-            yield batch
-
-    def _loaded(self, loader: DataLoader[Any]) -> Iterator[Any]:
+        Raises Stopped before the next batch once a stop was asked for, ValueError on a member that cannot be read.
+        """
+        plan, ahead = iter(batches), deque[Filling]()
+        last: Filling | None = None  # the one begun last, in which the next finds images that both have
+        if self.workers and self._pool is None:
+            self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="reading")
         try:
-            yield from loader
-        except RuntimeError as error:  # a worker that the system killed
-            if "DataLoader worker" not in str(error):
-                raise
-            raise ValueError(
-                f"a reading process died: {str(error).splitlines()[0]}; fewer --workers take less memory"
-            ) from error
+            while True:
+                last = self._begin(plan, ahead, last)
+                if not ahead:
+                    return
+                ahead[0].wait()
+                if self.stopping():
+                    raise Stopped
+                batch = ahead.popleft().batch
+                if self.workers:
+                    last = self._begin(plan, ahead, last)  # what the threads do while the step runs
+                yield self._delivered(batch)
+        finally:
+            for filling in ahead:
+                filling.cancel()
+
+    def _begin(self, plan: Iterator[list[Read]], ahead: deque[Filling], last: Filling | None) -> Filling | None:
+        """Begin batches until enough wait; without threads one is enough. Returns the one begun last."""
+        while len(ahead) < min(2, 1 + self.workers) or sum(batch.reads for batch in ahead) < 2 * self.workers:
+            reads = next(plan, None)
+            if reads is None:
+                break
+            last = Filling(self.shards, self.samples, self._shapes, reads, self._memory, before=last)
+            last.start(self._pool)
+            ahead.append(last)
+        return last
+
+    def _delivered(self, batch: Batch) -> Batch:
+        """On the device, depth in metres. On a GPU this only queues: copies beside the steps under way."""
+        if self._copies is not None:
+            with torch.cuda.stream(self._copies):
+                batch = batch.to(self.device)
+            current = torch.cuda.current_stream(self.device)
+            current.wait_stream(self._copies)
+            for tensor in batch.tensors:
+                tensor.record_stream(current)  # its memory was got on the other stream, and is used on this one
+        if "depth" not in batch.labels:
+            return batch
+        stored, step_m = batch.labels["depth"], self._shapes.depth_step_m
+        if self._copies is not None:
+            depth_m = stored.to(torch.float32).mul_(step_m)
+        else:
+            depth_m = self._memory.take(tuple(stored.shape), np.float32)
+            np.multiply(stored.numpy(), np.float32(step_m), out=depth_m.numpy())
+        return replace(batch, labels={**batch.labels, "depth": depth_m})
 
     def close(self) -> None:
-        """End the workers; another pass starts new ones."""
-        self._loader = None
-
-
-def _ignore_signals(worker: int) -> None:
-    """A terminal and a batch system signal every process; the main one decides, and ends its workers."""
-    torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+        """End the threads; another pass starts new ones."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
 
 
 def worker_count(asked: int, device: torch.device) -> int:

@@ -21,7 +21,7 @@ from train.outcome import evaluate_checkpoint, say_result
 @click.option("--split", type=click.Choice(SPLITS), default="val", show_default=True)
 @click.option("--by", type=click.Choice(tuple(GROUPINGS)), help="The same table for each camera or scene too.")
 @click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
-@click.option("--workers", type=click.IntRange(min=-1), default=-1, help="Reading processes [default: as amtl-train].")
+@click.option("--workers", type=click.IntRange(min=-1), default=-1, help="Reading threads [default: as amtl-train].")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result there too.")
 def main(
     checkpoint: Path, shards: Path, split: str, by: str | None, device: str, workers: int, json_file: Path | None

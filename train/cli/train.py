@@ -59,7 +59,7 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
 @click.option("--epochs", type=int, help="[default: asymmetric 10, else 40]")
 @click.option("--seed", type=int, help="[default: 0]")
 @click.option("--device", type=click.Choice(DEVICES), help="[default: auto, a GPU where there is one]")
-@click.option("--workers", type=int, help="Reading processes [default: none on a CPU, up to 8 beside a GPU].")
+@click.option("--workers", type=int, help="Reading threads [default: none on a CPU, up to 8 beside a GPU].")
 @click.option("--order", "stream__order", type=click.Choice(ORDERS), help="items: labels shuffled independently; "
               "samples: an image's labels together, read once [default: items].")  # fmt: skip
 @click.option("--shuffle-shards", "stream__shuffle_shards", type=int, help="Shards in a block of the shuffle [all].")
