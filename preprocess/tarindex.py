@@ -17,6 +17,7 @@ from zlib import adler32
 
 _BLOCK = 512
 _EMPTY = bytes(_BLOCK)
+_SPACES = 8 * ord(" ")
 _READ_BYTES = 4 * _BLOCK
 _REGULAR, _HARD_LINK, _SYMBOLIC_LINK, _GNU_SPARSE = b"0\x007", b"1", b"2", b"S"
 _WITHOUT_DATA = b"123456"  # links, devices, folders, pipes
@@ -70,9 +71,10 @@ class _Reader:
     def read(self, at: int, size: int) -> bytes:
         """`size` bytes from `at` on, fewer at the end of the file."""
         first = at - self._start
-        if first < 0 or first + size > len(self._data):
-            self._start, self._data, first = at, os.pread(self._descriptor, max(size, _READ_BYTES), at), 0
-        return self._data[first : first + size]
+        if 0 <= first and (part := self._data[first : first + size]) and len(part) == size:
+            return part
+        self._start, self._data = at, os.pread(self._descriptor, max(size, _READ_BYTES), at)
+        return self._data[:size]
 
 
 def _members(tar: _Reader, path: Path) -> Iterator[TarMember]:
@@ -80,21 +82,20 @@ def _members(tar: _Reader, path: Path) -> Iterator[TarMember]:
     override: dict[str, str] = {}
     while True:
         header = tar.read(at, _BLOCK)
-        if header == _EMPTY:
-            return _check_end(tar, at, path)
         if len(header) < _BLOCK or not _checksum_holds(header):
+            if header == _EMPTY:
+                return _check_end(tar, at, path)
             raise _damage(path, at, end)
         kind, size, data = header[156:157], _number(header[124:136]), at + _BLOCK
         if kind == _GNU_SPARSE:
             data = _after_sparse_map(tar, header, data)
         if kind in _WITHOUT_DATA:
             size = 0  # whatever the header says
-        elif kind not in b"xgLK":
+        elif override and kind not in b"xgLK":
             size = int(override.get("size", size))
         at = data + (size + _BLOCK - 1) // _BLOCK * _BLOCK
         if size < 0 or data + size > end:
-            name = override.get("path") or _name(header)
-            raise CutTar(f"{path} is cut: {name} ends at byte {data + size}, the file at byte {end}")
+            raise CutTar(f"{path} is cut: {_name(header)} ends at byte {data + size}, the file at byte {end}")
         if kind in b"xLK":
             override |= _long_header(kind, tar.read(data, min(size, _MAX_NAME_BYTES)))
         elif kind != b"g":
@@ -152,11 +153,12 @@ def _checksum_holds(header: bytes) -> bool:
 
     The low half of Adler-32 is 1 + the sum of the bytes, modulo 65521: fifty times as fast as sum().
     """
+    field = header[148:156]
     try:
-        stored = int(header[148:156].strip(b"\0 "), 8)
+        stored = int(field.strip(b"\0 "), 8)
     except ValueError:
         return False
-    return adler32(header[:148] + b"        " + header[156:]) & 0xFFFF == (1 + stored) % 65521
+    return ((adler32(header) & 0xFFFF) - (adler32(field) & 0xFFFF) + _SPACES - stored) % 65521 == 0
 
 
 def _number(text: bytes) -> int:
