@@ -71,7 +71,8 @@ class _Reader:
     def read(self, at: int, size: int) -> bytes:
         """`size` bytes from `at` on, fewer at the end of the file."""
         first = at - self._start
-        if 0 <= first and (part := self._data[first : first + size]) and len(part) == size:
+        part = self._data[first : first + size] if first >= 0 else b""
+        if len(part) == size:
             return part
         self._start, self._data = at, os.pread(self._descriptor, max(size, _READ_BYTES), at)
         return self._data[:size]
