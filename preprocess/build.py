@@ -6,6 +6,7 @@ whose index beside them says so, and its own unfinished files.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections import Counter
@@ -20,13 +21,16 @@ from preprocess.plan import Plan, ShardPlan
 from preprocess.rules import rules_to_tables
 from preprocess.shard import Context, FrameJob, Progress, ShardJob
 from preprocess.windows import BusWindows
-from shards.manifest import ShardIndex, build_manifest, read_manifest, read_record, write_manifest
+from shards.manifest import ShardIndex, build_manifest, read_record, write_manifest
 from shards.schema import MANIFEST, PREVIOUS_MANIFEST, TIMESTAMP, index_name
 from shards.writer import PARTIAL
 
 _PARTIAL_NAME = re.compile(
     rf"^(?:(?P<shard>(?:train|val)-\d{{6}})\.(?:tar\.\d+|index\.json)|manifest\.json){re.escape(PARTIAL)}$"
 )
+
+
+_INDEX_LOST = "its index is missing or damaged"  # the manifest says that the shard is ours
 
 
 @dataclass(frozen=True)
@@ -43,16 +47,15 @@ class Work:
 
 
 def survey(out: Path, plan: Plan) -> Work:
-    """Compare a plan with what lies in the output folder. Raises ValueError where that holds foreign files."""
-    for name in (MANIFEST, PREVIOUS_MANIFEST):
-        if (out / name).exists():
-            read_record(out / name)  # another program's is not overwritten
-    earlier = read_manifest(out) if (out / MANIFEST).exists() else None
+    """Compare a plan with what lies in the output folder. Raises ValueError where it holds foreign files."""
+    records = [read_record(out / name) for name in (MANIFEST, PREVIOUS_MANIFEST) if (out / name).exists()]
+    earlier = records[0] if (out / MANIFEST).exists() else None
     indexes = own_indexes(out)
+    recorded = {shard["name"]: shard["sha256"] for record in reversed(records) for shard in record.get("shards", ())}
     fresh: dict[str, ShardIndex] = {}
     stale: dict[str, str] = {}
     for shard in plan.shards:
-        state = _state(out, shard, indexes.get(index_name(shard.name)))
+        state = _state(out, shard, indexes.get(index_name(shard.name)), recorded.get(shard.name))
         if isinstance(state, ShardIndex):
             fresh[shard.name] = state
         else:
@@ -69,9 +72,11 @@ def survey(out: Path, plan: Plan) -> Work:
     return work
 
 
-def _state(out: Path, shard: ShardPlan, index: ShardIndex | None) -> ShardIndex | str:
-    """The shard's index where it is fresh, else why it must be written."""
+def _state(out: Path, shard: ShardPlan, index: ShardIndex | None, recorded: str | None) -> ShardIndex | str:
+    """The shard's index where it is fresh, else why it must be written; `recorded` is what the manifest says of it."""
     tar = out / shard.name
+    if index is None and recorded is not None and tar.is_file() and _sha256(tar) == recorded:
+        return _INDEX_LOST
     if index is None:
         in_the_way = next((path for path in (tar, out / index_name(shard.name)) if path.exists()), None)
         if in_the_way is not None:
@@ -128,6 +133,8 @@ def build(out: Path, plan: Plan, work: Work, how: How, progress: Progress, repor
             readers[name].discard(index.shard)
             if not readers[name]:
                 remove_old(out, index_name(name))
+    if work.surplus:
+        _withdraw_manifest(out)
     for name in work.surplus:
         set_aside(out, name)
     for name in own_indexes(out):
@@ -154,10 +161,11 @@ def write_stale(
     """Write those of the stale shards that are named, and yield their indexes."""
     todo = [shard for shard in plan.shards if shard.name in names]
     _remove_partials(out, names)
-    if (out / MANIFEST).exists():
-        (out / MANIFEST).replace(out / PREVIOUS_MANIFEST)
+    if todo:
+        _withdraw_manifest(out)
     for shard in todo:
-        set_aside(out, shard.name)
+        if work.stale[shard.name] != _INDEX_LOST:  # without one nothing can be carried over: it is replaced
+            set_aside(out, shard.name)
     progress(sum(len(shard.frames) for shard in plan.shards if shard.name in work.fresh))
     context = Context(out.resolve(), plan.rules, plan.calibrations, plan.fingerprints, plan.bus, how.strict)
     jobs = _jobs(plan, todo, work)
@@ -167,6 +175,12 @@ def write_stale(
         yield from run_here(context, jobs, progress)
     else:
         yield from run_pool(context, jobs, min(how.workers, len(todo)), progress, report)
+
+
+def _withdraw_manifest(out: Path) -> None:
+    """Say that the set is not finished, before the first of its shards changes."""
+    with contextlib.suppress(FileNotFoundError):  # there was none, or another part has done it
+        (out / MANIFEST).replace(out / PREVIOUS_MANIFEST)
 
 
 def _jobs(plan: Plan, todo: list[ShardPlan], work: Work) -> Iterator[ShardJob]:

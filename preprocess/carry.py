@@ -47,9 +47,11 @@ def own_indexes(out: Path) -> dict[str, ShardIndex]:
     for path in sorted(out.glob("*.index.json*")):
         if _OWN_INDEX.match(path.name):
             try:
-                found[path.name] = ShardIndex.read(path)
+                index = ShardIndex.read(path)
             except ValueError:
                 continue  # another program's file, or a damaged one: nothing to carry
+            if index_name(index.shard) == path.name.removesuffix(OLD):  # else a copy under another shard's name
+                found[path.name] = index
     return found
 
 

@@ -79,6 +79,8 @@ def _refuse_or_remove(path: Path) -> None:
         return
     except orjson.JSONDecodeError:
         owner, touched = {}, path.stat().st_mtime  # killed between making the lock and writing it
+    if not isinstance(owner, dict):
+        owner = {}  # whoever wrote this, it tells nothing
     if _lives(owner, time.time() - touched):
         raise ValueError(
             f"{path.parent} is being written by another build, on {owner.get('host', 'an unknown host')} with pid "

@@ -19,6 +19,7 @@ from shards.writer import write_whole
 
 TOOL = "a2d2-prep"
 _PLAIN_FIELDS = ("shard", "split", "bytes", "sha256", "recipe", "fingerprints", "absent")
+_MANIFEST_FIELDS = ("rules", "fingerprints", "totals", "shards", "absent", "left_out")
 _LIBRARIES = ("asymmetric-mtl", "numpy", "opencv-python-headless", "imagecodecs", "orjson")
 
 
@@ -112,7 +113,7 @@ def read_record(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing: the set is not finished; run a2d2-prep shard again") from error
     except (orjson.JSONDecodeError, IsADirectoryError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); was it written by another program?") from error
+        raise ValueError(f"{path} is not JSON ({error}): if {TOOL} wrote it, delete it and run again") from error
     if not isinstance(document, dict) or document.get("written_by") != TOOL:
         raise ValueError(f"{path} was not written by {TOOL}: choose another folder")
     if document.get("format_version") != FORMAT_VERSION:
@@ -184,4 +185,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished set. Raises ValueError with one line where there is none."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: shards are made by `a2d2-prep shard --root DIR --out {folder}`")
-    return read_record(folder / MANIFEST)
+    manifest = read_record(folder / MANIFEST)
+    if lacking := [name for name in _MANIFEST_FIELDS if name not in manifest]:
+        raise ValueError(f"{folder / MANIFEST} is damaged: it lacks {', '.join(lacking)}; run a2d2-prep shard again")
+    return manifest

@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
+import preprocess.build
 from shards.reader import ShardSet
 from tests.conftest import SMALL_RULES, prep, tree_bytes
 
@@ -153,3 +154,65 @@ def test_the_thesis_preset_stores_other_members(synthetic: Path, tmp_path: Path)
     sample = thesis.load(ref, ["image", "segmentation"])
     assert sample["image"].shape == (1024, 1024, 3)
     assert sample["segmentation"].dtype == np.uint8
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", None], ids=["empty", "cut", "deleted"])
+def test_a_shard_whose_index_is_lost_is_the_manifests_and_written_again(
+    synthetic: Path, shards: Path, built: Path, small_rules: Path, damage: bytes | None
+) -> None:
+    index = built / "train-000001.index.json"
+    index.unlink() if damage is None else index.write_bytes(damage)
+    arguments = ["shard", "--root", synthetic, "--out", built, "--rules", small_rules, "--workers", 1]
+    assert "to write: 1 shards, 5 frames: its index is missing or damaged" in prep(*arguments, "--dry-run").output
+    result = prep(*arguments)
+    assert result.exit_code == 0, result.output
+    assert tree_bytes(built).keys() - {"manifest.previous.json"} == tree_bytes(shards).keys()
+    assert all(tree_bytes(built)[name] == data for name, data in tree_bytes(shards).items())
+
+
+def test_a_tar_without_index_that_the_manifest_does_not_know_stays(
+    synthetic: Path, built: Path, small_rules: Path
+) -> None:
+    (built / "train-000001.index.json").unlink()
+    (built / "train-000001.tar").write_bytes(b"mine")
+    result = prep("shard", "--root", synthetic, "--out", built, "--rules", small_rules)
+    assert result.exit_code == 1
+    assert "train-000001.tar is in the way, and was not written by this tool" in result.output
+    assert (built / "train-000001.tar").read_bytes() == b"mine"
+
+
+def test_an_index_copied_under_another_name_takes_nothing_with_it(
+    synthetic: Path, built: Path, small_rules: Path
+) -> None:
+    """Read as a shard too many, it once had its namesake deleted, behind the manifest's back."""
+    shutil.copy(built / "train-000000.index.json", built / "train-000077.index.json")
+    (built / "manifest.json").unlink()
+    result = prep("shard", "--root", synthetic, "--out", built, "--rules", small_rules)
+    assert result.exit_code == 0, result.output
+    assert prep("verify", built).exit_code == 0
+
+
+def test_a_set_that_loses_shards_is_unfinished_until_they_are_gone(
+    synthetic: Path, built: Path, small_rules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = orjson.loads((built / "val-000001.index.json").read_bytes())
+    (built / "val-000009.index.json").write_bytes(orjson.dumps({**document, "shard": "val-000009.tar"}))
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess.build, "remove_old", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert prep("shard", "--root", synthetic, "--out", built, "--rules", small_rules).exit_code == 75
+    assert not (built / "manifest.json").exists()
+    result = prep("shard", "--root", synthetic, "--out", built, "--rules", small_rules)
+    assert result.exit_code == 0, result.output
+    assert not list(built.glob("val-000009*"))
+
+
+def test_a_manifest_that_lacks_a_part_is_one_line(synthetic: Path, built: Path, small_rules: Path) -> None:
+    manifest = orjson.loads((built / "manifest.json").read_bytes())
+    del manifest["shards"]
+    (built / "manifest.json").write_bytes(orjson.dumps(manifest))
+    for command in ("verify", "inspect", "show"):
+        result = prep(command, built)
+        assert result.exit_code == 1
+        assert "manifest.json is damaged: it lacks shards; run a2d2-prep shard again" in result.output
+    assert prep("shard", "--root", synthetic, "--out", built, "--rules", small_rules).exit_code == 0
+    assert prep("verify", built).exit_code == 0

@@ -100,6 +100,7 @@ def test_parts_do_not_hinder_each_other_but_a_whole_build_waits_for_them(tmp_pat
         pytest.param({"host": "elsewhere", "pid": 1, "started": "5"}, 0, False, id="another host, just touched"),
         pytest.param({"host": "elsewhere", "pid": 1, "started": "5"}, 900, True, id="another host, long untouched"),
         pytest.param(None, 900, True, id="killed before it was written"),
+        pytest.param([], 900, True, id="no lock of ours"),
     ],
 )
 def test_a_stale_lock_is_recognised(tmp_path: Path, content: object, age_s: float, stale: bool) -> None:
@@ -265,6 +266,9 @@ def test_parts_and_a_closing_run_are_one_build(
     assert "to write" not in closing.output
     assert tars(tmp_path) == tars(shards)
     assert (tmp_path / "manifest.json").read_bytes() == (shards / "manifest.json").read_bytes()
+    late = prep(*arguments, "--part", "0/3")
+    assert "part 0 of 3: 0 shards written" in late.output
+    assert (tmp_path / "manifest.json").exists(), "a part with nothing to do leaves a finished set finished"
 
 
 def test_more_parts_than_shards(synthetic: Path, small_rules: Path, tmp_path: Path) -> None:

@@ -115,7 +115,10 @@ def shard(
     _echo((f"note: {note}" for note in source.notes), err=True)
     plan = make_plan(source, rules, checksum=checksum)
     if dry_run:
-        _echo(work_lines(plan, survey(out, plan), out))
+        work = survey(out, plan)
+        _echo(work_lines(plan, work, out))
+        if part is not None:
+            click.echo(f"part {part[0]} of {part[1]} would write {len(_share(plan, work, part))} of these shards")
         return
     how = How(workers, dask, strict)
     with Lock(out, part):
@@ -150,9 +153,14 @@ def _build(out: Path, plan: Plan, work: Work, how: How) -> dict[str, Any]:
     return manifest
 
 
+def _share(plan: Plan, work: Work, part: tuple[int, int]) -> set[str]:
+    i, n = part
+    return {shard.name for shard in plan.shards[i::n]} & set(work.stale)
+
+
 def _write_part(out: Path, plan: Plan, work: Work, part: tuple[int, int], how: How) -> None:
     i, n = part
-    share = {shard.name for shard in plan.shards[i::n]} & set(work.stale)
+    share = _share(plan, work, part)
     with Progress(sum(len(shard.frames) for shard in plan.shards if shard.name in share), "frames") as progress:
         written = list(write_stale(out, plan, work, share, how, progress, progress.say))
     click.echo(f"part {i} of {n}: {len(written)} shards written; after all parts run the same command without --part")
