@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,9 @@ class Sample:
     members: dict[str, Member]
     sources: dict[str, str]  # label -> hash of the source files' sizes and times: as it was when last converted
 
-    @property
+    @cached_property
     def labels(self) -> dict[str, str]:
-        """Label -> the name of its member; absent labels are absent."""
+        """Label -> the name of its member; absent labels are absent. Not to be changed."""
         return {LABEL_OF_MEMBER[name]: name for name in self.members if name in LABEL_OF_MEMBER}
 
 
