@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from shards.classes import BOX_CLASSES
 from shards.codec import decode_grey_into, decode_image_into, decode_json, decode_npy_into
 from shards.reader import SampleRef, ShardSet
 from shards.schema import BOX_VALUES, STEERING_STEPS, TASKS
+from train.augment import Change, change_image, change_label
 from train.order import Read
 
 _SMALL = 2**20  # bytes below which fresh memory costs nothing
@@ -83,9 +84,11 @@ class Filling:
         reads: Sequence[Read],
         memory: Memory,
         before: Filling | None = None,
+        change_of: Callable[[str], Change] | None = None,
     ) -> None:
-        """`before` is the batch in front: an image that it decodes is copied from there."""
+        """`before` is the batch in front: an image that it has is copied from there. `change_of` a key augments."""
         self.shards = shards
+        self.change_of = change_of
         self.reads = len(reads)
         self.row_of = {sample: row for row, sample in enumerate(dict.fromkeys(read.sample for read in reads))}
         self.refs = [samples[sample] for sample in self.row_of]
@@ -139,25 +142,31 @@ class Filling:
     def fill(self, row: int) -> None:
         """Read and decode one row's members."""
         ref = self.refs[row]
+        change = self.change_of(ref.key) if self.change_of else None
         try:
-            if self.images is not None:
-                self._fill_image(row, ref)
+            if row in self.known:
+                self._copy_image(row)
+            elif self.images is not None:
+                image = self.images[row]
+                decode_image_into(self._member(ref, "image"), image)
+                if change:
+                    np.copyto(image, change_image(image, change))
             for task, place in self.wanted[row]:
-                decode_label_into(task, self._member(ref, task), self.labels[task][place])
+                label = self.labels[task][place]
+                decode_label_into(task, self._member(ref, task), label)
+                if change:
+                    np.copyto(label, change_label(task, label, change))
         except (ValueError, TypeError, OSError) as error:
             message = str(error)
             raise ValueError(message if ref.key in message else f"{ref.shard}, {ref.key}: {message}") from error
 
-    def _fill_image(self, row: int, ref: SampleRef) -> None:
-        assert self.images is not None, "called where there are images"
-        if row in self.known:
-            before, there = self.known[row]
-            if before.jobs:
-                before.jobs[there].result()
-            assert before.images is not None, "only a batch with images is looked back at"
-            np.copyto(self.images[row], before.images[there])
-        else:
-            decode_image_into(self._member(ref, "image"), self.images[row])
+    def _copy_image(self, row: int) -> None:
+        before, there = self.known[row]
+        if before.jobs:
+            before.jobs[there].result()
+        assert self.images is not None, "rows are known where images are read"
+        assert before.images is not None, "and come from where they were"
+        np.copyto(self.images[row], before.images[there])
 
     def _member(self, ref: SampleRef, label: str) -> bytes:
         name = ref.labels.get(label)

@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 
 from models.backbone import BACKBONES, NORMS
 from shards.schema import TASKS
+from train.augment import AugmentConfig
 from train.losses import BoxLossWeights
 
 MODES = ("asymmetric", "symmetric", "single")
@@ -98,6 +99,7 @@ class RunConfig:
     measure_every: int = 100  # steps of the shared part between two looks at the tasks' gradients on it; 0: none
     network: NetworkConfig = field(default_factory=NetworkConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     box_loss: BoxLossWeights = field(default_factory=BoxLossWeights)  # eq. 3.6
     balance: BalanceConfig = field(default_factory=BalanceConfig)

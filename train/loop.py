@@ -74,7 +74,8 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
 def groups_with_batches(run: Run, groups: Sequence[Group]) -> Iterator[tuple[Group, Group, Batch | None]]:
     """Each group, this rank's share of it, and what was read for that: None where it has no image of the group."""
     shares = [share_of(group, run.ranks.rank, run.ranks.count) for group in groups]
-    batches = iter(run.train.batches([list(share.reads) for share in shares if share.reads]))
+    reads = [list(share.reads) for share in shares if share.reads]
+    batches = iter(run.train.batches(reads, epoch=run.progress.epoch))
     for group, share in zip(groups, shares, strict=True):
         yield group, share, next(batches) if share.reads else None
 

@@ -170,7 +170,8 @@ def prepare(
         steps.load_state_dict(checkpoint["steps"])
         progress = Progress(**checkpoint["progress"])
         reporter.say(f"resuming after {progress.groups} groups: epoch {progress.epoch + 1}, {progress.items} items in")
-    train = open_stream(shards, samples, config.workers, device)  # the loop asks all ranks before it stops
+    workers = worker_count(config.workers, device)  # the loop asks all ranks before it stops, so the stream does not
+    train = Stream(shards, samples, workers=workers, device=device, augment=config.augment, seed=config.seed)
     val = open_stream(shards, shards.samples("val"), config.workers, device, stopping)
     tasks = trained_tasks(config, samples, reporter)
     return Run(config, facts, shards, tasks, samples, train, val, objective, steps, progress, ranks, stopping)

@@ -11,11 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
+import cv2
 import numpy as np
 import torch
 
 from shards.reader import SampleRef, ShardSet
+from train.augment import AugmentConfig, draw_change
 from train.batch import Batch, Filling, Memory, Shapes
 from train.order import Read
 
@@ -39,30 +42,36 @@ class Stream:
         workers: int = 0,
         device: torch.device = _CPU,
         stopping: Callable[[], bool] = lambda: False,
+        augment: AugmentConfig | None = None,
+        seed: int = 0,
     ) -> None:
-        """`workers` threads decode; with none, the thread that asks for a batch does."""
+        """`workers` threads decode; with none, the thread that asks for a batch does. `seed` decides what augments."""
         self.shards = shards
         self.samples = samples
         self.workers = workers
         self.device = device
         self.stopping = stopping
+        self.augment = augment if augment and augment.on else None
+        self.seed = seed
+        if self.augment:
+            cv2.setNumThreads(1)  # of this process: the threads are ours, and OpenCV's own would only wake each other
         self._shapes = Shapes.of(shards)
         self._memory = Memory(pinned=device.type == "cuda")
         self._pool: ThreadPoolExecutor | None = None
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def batches(self, batches: Iterable[list[Read]]) -> Iterator[Batch]:
+    def batches(self, batches: Iterable[list[Read]], *, epoch: int = 0) -> Iterator[Batch]:
         """One pass; `batches` is taken ahead of use, as far as two batches or two reads a thread go.
 
-        Raises Stopped before the next batch once a stop was asked for, ValueError on a member that cannot be read.
+        `epoch` decides what augments. Raises Stopped before the next batch once a stop was asked for, ValueError on
+        a member that cannot be read.
         """
-        plan, ahead = iter(batches), deque[Filling]()
-        last: Filling | None = None  # the one begun last, in which the next finds images that both have
         if self.workers and self._pool is None:
             self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="reading")
+        begun, ahead = self._begun(batches, epoch), deque[Filling]()
         try:
             while True:
-                last = self._begin(plan, ahead, last)
+                self._look_ahead(begun, ahead)
                 if not ahead:
                     return
                 ahead[0].wait()
@@ -70,22 +79,28 @@ class Stream:
                     raise Stopped
                 batch = ahead.popleft().batch
                 if self.workers:
-                    last = self._begin(plan, ahead, last)  # what the threads do while the step runs
+                    self._look_ahead(begun, ahead)  # what the threads do while the step runs
                 yield self._delivered(batch)
         finally:
             for filling in ahead:
                 filling.cancel()
 
-    def _begin(self, plan: Iterator[list[Read]], ahead: deque[Filling], last: Filling | None) -> Filling | None:
-        """Begin batches until enough wait; without threads one is enough. Returns the one begun last."""
+    def _begun(self, batches: Iterable[list[Read]], epoch: int) -> Iterator[Filling]:
+        """Batches, each begun when it is taken; each knows the one in front, where images of its own may be."""
+        change_of = partial(draw_change, self.augment, self.seed, epoch) if self.augment else None
+        filling: Filling | None = None
+        for reads in batches:
+            filling = Filling(self.shards, self.samples, self._shapes, reads, self._memory, filling, change_of)
+            filling.start(self._pool)
+            yield filling
+
+    def _look_ahead(self, begun: Iterator[Filling], ahead: deque[Filling]) -> None:
+        """Begin batches until enough wait; without threads one is enough."""
         while len(ahead) < min(2, 1 + self.workers) or sum(batch.reads for batch in ahead) < 2 * self.workers:
-            reads = next(plan, None)
-            if reads is None:
+            filling = next(begun, None)
+            if filling is None:
                 break
-            last = Filling(self.shards, self.samples, self._shapes, reads, self._memory, before=last)
-            last.start(self._pool)
-            ahead.append(last)
-        return last
+            ahead.append(filling)
 
     def _delivered(self, batch: Batch) -> Batch:
         """On the device, depth in metres. On a GPU this only queues: copies beside the steps under way."""

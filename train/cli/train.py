@@ -62,6 +62,8 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
 @click.option("--workers", type=int, help="Reading threads [default: none on a CPU, up to 8 beside a GPU].")
 @click.option("--order", "stream__order", type=click.Choice(ORDERS), help="items: labels shuffled independently; "
               "samples: an image's labels together, read once [default: items].")  # fmt: skip
+@click.option("--augment", "augment__on", is_flag=True, default=None, help="Mirror half of the training images with "
+              "their labels, and vary brightness, contrast and saturation by a fifth.")  # fmt: skip
 @click.option("--shuffle-shards", "stream__shuffle_shards", type=int, help="Shards in a block of the shuffle [all].")
 @click.option("--batch-size", "stream__batch_size", type=int, help="Samples of a step; of validation everywhere [4].")
 @click.option("--micro-batch", "stream__micro_batch", type=int,

@@ -1,0 +1,83 @@
+"""A training sample changed by chance: mirrored with all its labels, its colours moved.
+
+What happens to a sample depends on (seed, epoch, key) alone, not on who reads it or when.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, the weights of red, green and blue
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """`[augment]`"""
+
+    on: bool = False  # --augment
+    mirror: float = 0.5  # probability that a sample is mirrored, left to right
+    brightness: float = 0.2  # colours are multiplied by a factor in 1 - x .. 1 + x
+    contrast: float = 0.2  # their distance from the image's mean grey is, likewise
+    saturation: float = 0.2  # their distance from grey of their own brightness is, likewise
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{item.name} must be in 0..1, got {value}")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens to one sample."""
+
+    mirror: bool
+    brightness: float
+    contrast: float
+    saturation: float
+
+
+def draw_change(config: AugmentConfig, seed: int, epoch: int, key: str) -> Change:
+    """The change of a sample in an epoch; a pure function."""
+    generator = np.random.default_rng((seed, epoch, int.from_bytes(key.encode())))
+    chance, *factors = generator.random(4)
+    spans = (config.brightness, config.contrast, config.saturation)
+    moved = (1 + span * (2 * factor - 1) for span, factor in zip(spans, factors, strict=True))
+    return Change(bool(chance < config.mirror), *moved)
+
+
+def change_image(image: NDArray[np.uint8], change: Change) -> NDArray[np.uint8]:
+    """(S, S, 3) uint8 RGB -> the same, mirrored and with moved colours."""
+    moved: NDArray[Any] = cv2.transform(image, colour_matrix(image, change))
+    return np.asarray(cv2.flip(moved, 1) if change.mirror else moved)
+
+
+def colour_matrix(image: NDArray[np.uint8], change: Change) -> NDArray[np.float64]:
+    """(3, 4): what takes (red, green, blue, 1) to the moved colours; saturation, then contrast, then brightness."""
+    mean = float(_GREY @ cv2.mean(image)[:3])
+    saturation = change.saturation * np.eye(3) + (1 - change.saturation) * _GREY  # a row per colour that comes out
+    colours = change.brightness * change.contrast * saturation
+    offset = np.full((3, 1), change.brightness * (1 - change.contrast) * mean)
+    return np.hstack([colours, offset])
+
+
+def change_label(task: str, label: NDArray[Any], change: Change) -> NDArray[Any]:
+    """A label of a sample -> that of the changed sample, which is another where it is mirrored."""
+    if not change.mirror:
+        return label
+    if task == "steering":
+        return -label
+    return mirror_boxes(label) if task == "boxes" else np.asarray(cv2.flip(label, 1))
+
+
+def mirror_boxes(grid: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(rows, columns, slots, 5 + C) with x in 0..1 of the cell: columns in reverse, x from the cell's other side."""
+    mirrored = grid[:, ::-1].copy()
+    present = mirrored[..., 0] > 0
+    mirrored[..., 1] = np.where(present, 1 - mirrored[..., 1], mirrored[..., 1])
+    return mirrored
