@@ -1,13 +1,14 @@
 """Pictures: classes over the image, depth in colour with its scale, boxes, the steering path, one panel of all.
 
-Every picture is (H, W, 3) uint8 RGB. Class colours are A2D2's own; depth uses cividis' order of dark to light,
-which colour-blind readers see too.
+Every picture is (H, W, 3) uint8 RGB. Class colours are A2D2's own, over the image in grey, so that no other colour
+mixes in; depth uses viridis, whose order from light to dark colour-blind readers see too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -17,6 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 from shards.classes import BOX_COLOURS, IGNORE_INDEX, SEGMENTATION_CLASSES, segmentation_colours
 
 Picture = NDArray[np.uint8]
+_Value = TypeVar("_Value", bound=np.generic)
+_LEAST_PX = 512  # of a panel's pictures: smaller ones are enlarged, so that their words can be read
+_GROUND, _WORDS, _FAINT = (24, 24, 24), (230, 230, 230), (150, 150, 150)
 
 
 def _font(size_px: int) -> ImageFont.FreeTypeFont:
@@ -38,18 +42,28 @@ class Box:
     score: float | None = None
 
 
-def overlay_classes(image: Picture, classes: NDArray[np.uint8], alpha: float = 0.6) -> Picture:
-    """Class colours over the image; ignored pixels keep the image."""
+def grey(image: Picture) -> Picture:
+    """The picture without its colours."""
+    return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), dtype=np.uint8)
+
+
+def overlay_classes(image: Picture, classes: NDArray[np.uint8], alpha: float = 0.7) -> Picture:
+    """Class colours over the image in grey, each region with a dark edge; ignored pixels are the dimmed image."""
     colours = segmentation_colours()[classes]
-    mixed = cv2.addWeighted(image, 1 - alpha, colours, alpha, 0)
-    return np.asarray(np.where((classes == IGNORE_INDEX)[..., None], image, mixed), dtype=np.uint8)
+    mixed = cv2.addWeighted(grey(image), 1 - alpha, colours, alpha, 0)
+    mixed[classes == IGNORE_INDEX] = grey(image)[classes == IGNORE_INDEX] // 3
+    edge = np.zeros(classes.shape, dtype=bool)
+    edge[:, 1:] |= classes[:, 1:] != classes[:, :-1]
+    edge[1:] |= classes[1:] != classes[:-1]
+    mixed[edge] = mixed[edge] // 3
+    return np.asarray(mixed, dtype=np.uint8)
 
 
 def colour_depth(depth_m: NDArray[np.float32], max_m: float) -> Picture:
     """(H, W) metres, 0 = no return, on a square-root scale: near is light, far is dark, no return is black."""
     share = np.sqrt(np.clip(depth_m / max_m, 0, 1))
-    levels = np.round(255 * (1 - 0.9 * share)).astype(np.uint8)
-    coloured = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_CIVIDIS), cv2.COLOR_BGR2RGB)
+    levels = np.round(255 * (1 - 0.85 * share)).astype(np.uint8)  # the darkest would be lost on a dark ground
+    coloured = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
     coloured[depth_m <= 0] = 0
     return np.asarray(coloured, dtype=np.uint8)
 
@@ -61,7 +75,7 @@ def thicken_sparse(coloured: Picture, depth_m: NDArray[np.float32]) -> Picture:
 
 
 def outline_boxes(image: Picture, boxes: Sequence[Box]) -> Picture:
-    """Boxes with class and score; the outline's pixels are the box's own outermost ones."""
+    """Boxes with class and score on a patch of their colour; the outline's pixels are the box's own outermost ones."""
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     font = _font(max(10, image.shape[0] // 50))
@@ -71,27 +85,33 @@ def outline_boxes(image: Picture, boxes: Sequence[Box]) -> Picture:
         right, bottom = max(left, int(np.ceil(box.x2)) - 1), max(top, int(np.ceil(box.y2)) - 1)
         draw.rectangle((left, top, right, bottom), outline=colour, width=max(1, image.shape[0] // 256))
         text = box.name if box.score is None else f"{box.name} {box.score:.2f}"
-        anchor = (left + 1, top) if top < 2 * font.size else (left + 1, top - font.size - 3)
-        draw.rectangle(draw.textbbox(anchor, text, font=font), fill=(0, 0, 0))
-        draw.text(anchor, text, fill=colour, font=font)
+        width = draw.textlength(text, font=font)
+        x = max(0.0, min(left + 2, image.shape[1] - width - 2))
+        y = top if top < 2 * font.size else top - font.size - 4
+        draw.rectangle((x - 2, y, x + width + 2, y + font.size + 3), fill=colour)
+        draw.text((x, y + 1), text, fill=(0, 0, 0) if _is_light(colour) else (255, 255, 255), font=font)
     return np.asarray(canvas)
+
+
+def _is_light(colour: tuple[int, ...]) -> bool:
+    return float(np.dot(colour, (0.299, 0.587, 0.114))) > 110  # luma, ITU-R BT.601
 
 
 def steering_dial(angles_deg: Sequence[float], size_px: int) -> Picture:
     """A steering wheel turned by the last angle, with the window's values as a curve under it; left is negative."""
-    canvas = Image.new("RGB", (size_px, size_px), (24, 24, 24))
+    canvas = Image.new("RGB", (size_px, size_px), _GROUND)
     draw = ImageDraw.Draw(canvas)
     font = _font(max(10, size_px // 20))
     centre, radius, last = (size_px / 2, size_px * 0.32), size_px * 0.22, angles_deg[-1]
     ring = (centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius)
-    draw.ellipse(ring, outline=(230, 230, 230), width=max(2, size_px // 40))
+    draw.ellipse(ring, outline=_WORDS, width=max(2, size_px // 40))
     for spoke_deg in (-180.0, -90.0, 0.0):
         turn = np.deg2rad(last + spoke_deg - 90)
         tip = (centre[0] + radius * np.cos(turn), centre[1] + radius * np.sin(turn))
-        colour = (230, 159, 0) if spoke_deg == 0 else (230, 230, 230)
+        colour = (230, 159, 0) if spoke_deg == 0 else _WORDS
         draw.line((*centre, *tip), fill=colour, width=max(2, size_px // 40))
     side = "left" if last < 0 else "right" if last > 0 else "straight"
-    draw.text((size_px * 0.06, size_px * 0.58), f"{abs(last):.1f} deg {side}", fill=(230, 230, 230), font=font)
+    draw.text((size_px * 0.06, size_px * 0.58), f"{abs(last):.1f} deg {side}", fill=_WORDS, font=font)
     _draw_curve(draw, angles_deg, size_px, font)
     return np.asarray(canvas)
 
@@ -104,7 +124,7 @@ def _draw_curve(
     middle = (top + bottom) / 2
     draw.line((left, middle, right, middle), fill=(110, 110, 110))
     for value, y in ((limit, top), (-limit, bottom)):
-        draw.text((0, y - font.size / 2), f"{value:+.0f}", fill=(150, 150, 150), font=font)
+        draw.text((0, y - font.size / 2), f"{value:+.0f}", fill=_FAINT, font=font)
     steps = max(1, len(angles_deg) - 1)
     points = [
         (left + (right - left) * step / steps, middle - (bottom - top) / 2 * angle / limit)
@@ -115,30 +135,39 @@ def _draw_curve(
 
 def depth_scale(height_px: int, max_m: float) -> Picture:
     """The colours of depth with metres beside them."""
-    width_px = max(56, height_px // 6)
-    column = np.linspace(0.02, max_m, height_px, dtype=np.float32)[::-1, None].repeat(width_px // 3, axis=1)
-    canvas = Image.new("RGB", (width_px, height_px), (24, 24, 24))
+    width_px = height_px // 5
+    column = np.linspace(0.02, max_m, height_px, dtype=np.float32)[::-1, None].repeat(width_px // 4, axis=1)
+    canvas = Image.new("RGB", (width_px, height_px), _GROUND)
     canvas.paste(Image.fromarray(colour_depth(np.ascontiguousarray(column), max_m)), (0, 0))
     draw, font = ImageDraw.Draw(canvas), _font(max(10, height_px // 25))
     for metres in (0, 10, 25, 50, 75, 100):
         if metres < max_m:
             y = (height_px - 1) * (1 - metres / max_m)
-            draw.text((width_px // 3 + 3, min(max(0.0, y - font.size), height_px - 1.3 * font.size)), f"{metres} m",
-                      fill=(230, 230, 230), font=font)  # fmt: skip
+            draw.text((width_px // 4 + 4, min(max(0.0, y - font.size), height_px - 1.3 * font.size)), f"{metres} m",
+                      fill=_WORDS, font=font)  # fmt: skip
     return np.asarray(canvas)
 
 
-def class_legend(classes: NDArray[np.uint8], width_px: int, limit: int = 12) -> Picture:
-    """The commonest classes of a map with their colours, one line each."""
+def class_legend(classes: NDArray[np.uint8], width_px: int, height_px: int, line_px: int) -> Picture:
+    """The classes of a map, commonest first, with their colours and shares, in as many columns as fit; then how many
+    more there are. (height_px, width_px, 3)"""
     ids, counts = np.unique(classes[classes < len(SEGMENTATION_CLASSES)], return_counts=True)
-    commonest = ids[np.argsort(-counts, kind="stable")][:limit]
-    line = max(14, width_px // 16)
-    canvas = Image.new("RGB", (width_px, line * max(1, len(commonest)) + 4), (24, 24, 24))
-    draw, font, colours = ImageDraw.Draw(canvas), _font(int(line * 0.75)), segmentation_colours()
-    for row, class_id in enumerate(commonest):
-        colour = tuple(int(value) for value in colours[class_id])
-        draw.rectangle((4, row * line + 3, 4 + line, (row + 1) * line - 1), fill=colour)
-        draw.text((10 + line, row * line + 1), SEGMENTATION_CLASSES[class_id], fill=(230, 230, 230), font=font)
+    order = np.argsort(-counts, kind="stable")
+    columns, rows = max(1, width_px // (14 * line_px)), max(1, (height_px - 4) // line_px)
+    room = columns * rows
+    shown = order[: room if len(order) <= room else room - 1]
+    canvas = Image.new("RGB", (width_px, height_px), _GROUND)
+    draw, font, colours = ImageDraw.Draw(canvas), _font(int(line_px * 0.72)), segmentation_colours()
+    for place, number in enumerate(shown):
+        x, y = place // rows * (width_px // columns), place % rows * line_px
+        colour = tuple(int(value) for value in colours[ids[number]])
+        draw.rectangle((x + 4, y + 3, x + 4 + line_px, y + line_px - 1), fill=colour)
+        share = counts[number] / classes.size
+        words = f"{SEGMENTATION_CLASSES[ids[number]]}  " + (f"{share:.1%}" if share >= 0.001 else "< 0.1%")
+        draw.text((x + 10 + line_px, y + 1), words, fill=_WORDS, font=font)
+    if len(shown) < len(order):
+        x, y = (room - 1) // rows * (width_px // columns), (room - 1) % rows * line_px
+        draw.text((x + 10 + line_px, y + 1), f"and {len(order) - len(shown)} more", fill=_FAINT, font=font)
     return np.asarray(canvas)
 
 
@@ -160,33 +189,45 @@ def panel(
     angles_deg: Sequence[float] | None = None,
     max_m: float = 123.0,
 ) -> Picture:
-    """One row of a sample: boxes on the image, classes with their legend, depth with its scale, steering.
+    """One row of a sample: boxes on the image, classes, depth with its scale, steering and the classes' legend.
 
     What is absent says so. depth_m may be sparse (0 = no return).
     """
-    side = image.shape[0]
-    line = max(16, side // 24)
-    plots = [
-        titled(outline_boxes(image, boxes or ()), f"{title}: boxes" + ("" if boxes is not None else " absent"), line)
-    ]
+    times = -(-_LEAST_PX // image.shape[0])
+    image, side = _enlarge(image, times), image.shape[0] * times
+    line = side // 24
+    boxed = outline_boxes(image, [_enlarged(box, times) for box in boxes or ()])
+    plots = [titled(boxed, f"{title}: boxes" + ("" if boxes is not None else " absent"), line)]
     if segmentation is None:
         plots.append(titled(image // 3, "segmentation absent", line))
     else:
+        segmentation = _enlarge(segmentation, times)
         plots.append(titled(overlay_classes(image, segmentation), "segmentation", line))
     if depth_m is None:
         plots.append(titled(image // 3, "depth absent", line))
     else:
+        depth_m = _enlarge(depth_m, times)
         coloured = thicken_sparse(colour_depth(depth_m, max_m), depth_m)
-        seen = np.where((coloured == 0).all(axis=2, keepdims=True), image // 3, coloured).astype(np.uint8)
+        seen = np.where((coloured == 0).all(axis=2, keepdims=True), grey(image) // 4, coloured).astype(np.uint8)
         plots.append(titled(np.hstack([seen, depth_scale(side, max_m)]), "depth", line))
     width = side // 2
     dial = np.full((1, width, 3), 24, np.uint8) if not angles_deg else steering_dial(angles_deg, width)
     column = [titled(dial, "steering" if angles_deg else "steering absent", line)]
     if segmentation is not None:
-        column.append(titled(class_legend(segmentation, width), "commonest classes", line))
+        left_px = side - column[0].shape[0]
+        column.append(titled(class_legend(segmentation, width, left_px, width // 16), "classes, share of pixels", line))
     plots.append(np.vstack(column))
     height = plots[0].shape[0]
     return np.hstack([_fit_height(plot, height) for plot in plots])
+
+
+def _enlarge(array: NDArray[_Value], times: int) -> NDArray[_Value]:
+    """Each pixel as a square."""
+    return array.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def _enlarged(box: Box, times: int) -> Box:
+    return replace(box, x1=box.x1 * times, y1=box.y1 * times, x2=box.x2 * times, y2=box.y2 * times)
 
 
 def _fit_height(picture: Picture, height_px: int) -> Picture:
@@ -198,5 +239,5 @@ def _fit_height(picture: Picture, height_px: int) -> Picture:
 def stack_panels(rows: Sequence[Picture]) -> Picture:
     """Panels under each other, filled with grey at the right where their widths differ."""
     width = max(row.shape[1] for row in rows)
-    return np.vstack([cv2.copyMakeBorder(row, 0, 4, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=(24, 24, 24))
+    return np.vstack([cv2.copyMakeBorder(row, 0, 4, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=_GROUND)
                       for row in rows])  # fmt: skip

@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shards.classes import BOX_ID
-from shards.draw import Box, Picture, outline_boxes, overlay_classes, panel, titled
+from shards.draw import Box, Picture, class_legend, outline_boxes, overlay_classes, panel, titled
 from shards.reader import SampleRef, ShardSet
 from shards.schema import LABELS
 
 _THUMBNAIL_PX = 320
 _TITLE_PX = 18
+_LEGEND_PX = 180
 
 
 def sample_boxes(shard_set: ShardSet, ref: SampleRef) -> list[Box] | None:
@@ -40,19 +42,25 @@ def draw_sample(shard_set: ShardSet, ref: SampleRef) -> Picture:
 
 
 def draw_contact_sheet(shard_set: ShardSet, refs: Sequence[SampleRef]) -> Picture:
-    """The samples in a square of thumbnails: image, classes and boxes, with key and last steering angle."""
+    """The samples in a square of thumbnails: image, classes and boxes, with key and last steering angle; a legend."""
     columns = int(np.ceil(np.sqrt(len(refs))))
-    thumbnails = [_thumbnail(shard_set, ref) for ref in refs]
+    maps: list[NDArray[np.uint8]] = []
+    thumbnails = [_thumbnail(shard_set, ref, maps) for ref in refs]
     thumbnails += [np.full_like(thumbnails[0], 24)] * (-len(thumbnails) % columns)
     rows = [np.hstack(thumbnails[first : first + columns]) for first in range(0, len(thumbnails), columns)]
-    return np.vstack(rows)
+    sheet = np.vstack(rows)
+    if not maps:
+        return sheet
+    return np.vstack([sheet, class_legend(np.concatenate(maps), sheet.shape[1], _LEGEND_PX, _TITLE_PX)])
 
 
-def _thumbnail(shard_set: ShardSet, ref: SampleRef) -> Picture:
+def _thumbnail(shard_set: ShardSet, ref: SampleRef, maps: list[NDArray[np.uint8]]) -> Picture:
+    """A sample, small; its class map, even smaller, is added to `maps`."""
     sample = shard_set.load(ref, ("image", "segmentation", "steering"))
     picture = sample["image"]
     if "segmentation" in sample:
-        picture = overlay_classes(picture, sample["segmentation"], alpha=0.4)
+        picture = overlay_classes(picture, sample["segmentation"], alpha=0.5)
+        maps.append(sample["segmentation"][::4, ::4].ravel())
     small = np.asarray(cv2.resize(picture, (_THUMBNAIL_PX, _THUMBNAIL_PX), interpolation=cv2.INTER_AREA), np.uint8)
     scale = _THUMBNAIL_PX / shard_set.size_px
     boxes = [replace(box, x1=box.x1 * scale, y1=box.y1 * scale, x2=box.x2 * scale, y2=box.y2 * scale)
