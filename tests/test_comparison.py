@@ -217,6 +217,9 @@ def test_the_report_of_all_columns(four: list[Path], tmp_path: Path):
     assert mae == ["MAE, deg", "↓", "4.00 (a constant)", "6.00 ± 1.41 ▽", "3.00", "5.00 ▽", "5.00 ▽"]
     accuracy = next(row for row in page.rows if row[0] == "pixel accuracy, %")
     assert accuracy[3:] == ["6.00 ± 1.41", "3.00 ▽", "5.00", "5.00"]
+    bold = re.findall(r'<td class="n best">([^<]*)</td>', out.read_text())
+    assert "3.00" in bold
+    assert "6.00 ± 1.41" in bold
     updates = next(row for row in page.rows if row[0] == "optimizer updates until then")
     assert updates[3:] == ["4 head, 9 shared", "7", "7", "7"]
     best = next(row for row in page.rows if row[0] == "best epoch")
@@ -225,6 +228,15 @@ def test_the_report_of_all_columns(four: list[Path], tmp_path: Path):
     assert ["Car", "100.00 %", "IoU, %", "–", "6.00 ± 1.41", "3.00", "5.00", "5.00"] in page.rows
     losses = next(row for row in page.rows if row[0] == "asymmetric" and len(row) == 5)
     assert losses[1:] == ["6.00", "3.00", "3.00", "2.00"]
+
+
+def test_settings_that_differ_are_told_per_column(four: list[Path], tmp_path: Path):
+    """A single-task network has no backbone or norm of the multi-task network's."""
+    assert report_on(*four, "--out", tmp_path / "report.html").exit_code == 0
+    rows = {row[0]: row[1:] for row in read(tmp_path / "report.html").rows}
+    assert rows["network.norm"] == ["auto", "auto", "–", "auto"]
+    assert rows["threshold.depth"] == ["16", "–", "–", "–"]
+    assert "seed" not in rows
 
 
 def test_the_report_of_one_run_without_pictures_or_curves(tmp_path: Path):

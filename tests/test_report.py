@@ -5,18 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from shards.classes import BOX_CLASSES
 from shards.draw import Box
 from shards.reader import ShardSet
+from shards.schema import TASKS
 from tests.tiny_shards import grid_of, write_tiny_shards
 from train.pictures import (
     Pieces,
     View,
     choose_pictured,
     draw_curves,
+    enlarged,
     found_boxes,
     load_pieces,
     save_pieces,
@@ -84,17 +87,31 @@ def test_boxes_of_a_grid_in_pixels():
     assert (found.name, found.score) == ("Car", 1.0)
 
 
-def test_curves_have_a_plot_per_task(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("tasks", "size"), [(("depth",), (840, 560)), (("depth", "boxes"), (1680, 560)), (TASKS[:3], (1680, 1120))]
+)
+def test_curves_have_a_plot_per_task(tasks: tuple[str, ...], size: tuple[int, int], tmp_path: Path):
     lines = [
-        {"kind": kind, "epoch": epoch, name: {"depth": 1 / epoch, "boxes": 3.0}}
+        {"kind": kind, "epoch": epoch, name: dict.fromkeys(tasks, 1 / epoch)}
         for epoch in (1, 2, 3)
         for kind, name in (("trained", "losses"), ("epoch", "val_losses"))
     ]
     draw_curves(tmp_path / "pictures" / "losses.png", lines)
     with Image.open(tmp_path / "pictures" / "losses.png") as picture:
-        assert picture.size == (1680, 560)
+        assert picture.size == size
     draw_curves(tmp_path / "none.png", [])
     assert not (tmp_path / "none.png").exists()
+
+
+def test_a_small_sample_is_enlarged_with_all_that_is_drawn_on_it():
+    depth = np.array([[0, 7]], dtype=np.float32)
+    seen = View(np.array([[1, 2]], np.uint8), depth, [Box(0, 0, 1, 1, 0, "Car")], [3.0])
+    large = enlarged(Pieces("k", np.zeros((1, 2, 3), np.uint8), 123.0, seen, View()), 2)
+    assert large.image.shape == (2, 4, 3)
+    np.testing.assert_array_equal(large.truth.segmentation, [[1, 1, 2, 2]] * 2)
+    np.testing.assert_array_equal(large.truth.depth_m, [[0, 0, 7, 7]] * 2)
+    assert large.truth.boxes == [Box(0, 0, 2, 2, 0, "Car")]
+    assert large.prediction == View()
 
 
 def test_pieces_come_back(tmp_path: Path):

@@ -52,9 +52,15 @@ class RunResult:
         return int(self.record["seed"])
 
     @property
+    def flat_config(self) -> dict[str, Any]:
+        """`network.norm` -> `group`, without what a single-task network has no use for."""
+        unused = ("network.backbone", "network.norm") if self.kind == OWN_NETWORKS else ()
+        return {key: value for key, value in flat(self.config).items() if key not in unused}
+
+    @property
     def settings(self) -> dict[str, Any]:
-        """What, beside the seed, decides its result: `network.norm` -> `group`, and the data set."""
-        settings = {key: value for key, value in flat(self.config).items() if key not in _OF_A_SEED}
+        """What, beside the seed, decides its result."""
+        settings = {key: value for key, value in self.flat_config.items() if key not in _OF_A_SEED}
         return {**settings, "data set": self.record["manifest_sha256"][:12], "first weights": self.record["weights"]}
 
 

@@ -49,6 +49,7 @@ def _sections(runs: Sequence[RunResult], columns: Sequence[Column], told: Sequen
             caption("Settings", "in which the columns differ. The runs of a cell differ in their seed alone."),
             settings_table(columns),
             paragraph(f"Common to all: {common_settings(runs)}", "soft"),
+            paragraph(_fingerprints(runs), "soft"),
         ),
     ]
 
@@ -86,3 +87,13 @@ def _summary(runs: Sequence[RunResult]) -> str:
     sizes = ", ".join(f"{split} {of.get('samples', 0):,}" for split, of in totals.items())
     samples = f" (samples: {sizes})" if sizes else ""
     return f"{len(runs)} runs; data set {', '.join(sets)}{samples}; {runs[0].record.get('size_px', '?')} px"
+
+
+def _fingerprints(runs: Sequence[RunResult]) -> str:
+    """Of the conversion rules of each label, of each data set once."""
+    sets = {run.record["manifest_sha256"][:12]: run.record.get("fingerprints", {}) for run in runs}
+    return " ".join(
+        f"Labels of data set {name} were converted by the rules {', '.join(f'{k} {v[:12]}' for k, v in found.items())}."
+        for name, found in sets.items()
+        if found
+    )

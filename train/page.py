@@ -67,7 +67,9 @@ def caption(label: str, text: str) -> str:
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """Plain text as a paragraph."""
+    """Plain text as a paragraph; nothing where there is none."""
+    if not text:
+        return ""
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 

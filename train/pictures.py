@@ -6,7 +6,7 @@ Beside each picture lie its pieces as arrays, so that a report can set several r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from train.stream import Stream
 
 SHOWN_SCORE = 0.3  # predicted boxes below it are not drawn
 PIECES = "pieces"  # the folder of the arrays, beside the pictures
+_PANEL_PX = 512  # the side of a panel at least, so that its texts and legends have room
 _PLOT_PX = (420, 280)  # width and height of one task's curves
 _DEPTH_STEPS_PER_M = 256  # of the pieces, as in 16-bit depth
 LOSSES = {
@@ -90,7 +91,8 @@ def draw_samples(
         side = image.shape[0]
         pieces = Pieces(key, image, objective.max_m, view(truth, side, True), view(predicted, side, False))
         save_pieces(folder / PIECES, pieces)
-        rows = [_row(pieces, "truth", pieces.truth), _row(pieces, "prediction", pieces.prediction)]
+        large = enlarged(pieces, max(1, _PANEL_PX // side))
+        rows = [_row(large, "truth", large.truth), _row(large, "prediction", large.prediction)]
         written.append(folder / f"{key}.png")
         Image.fromarray(stack_panels(rows)).save(written[-1])
     return written
@@ -106,6 +108,35 @@ def _row(pieces: Pieces, title: str, seen: View) -> Picture:
         angles_deg=seen.angles_deg,
         max_m=pieces.max_m,
     )
+
+
+def enlarged(pieces: Pieces, factor: int) -> Pieces:
+    """Every pixel `factor` times as wide and as high."""
+    if factor == 1:
+        return pieces
+    return Pieces(
+        pieces.key,
+        _repeated(pieces.image, factor),
+        pieces.max_m,
+        _enlarged_view(pieces.truth, factor),
+        _enlarged_view(pieces.prediction, factor),
+    )
+
+
+def _enlarged_view(seen: View, factor: int) -> View:
+    return View(
+        None if seen.segmentation is None else _repeated(seen.segmentation, factor),
+        None if seen.depth_m is None else _repeated(seen.depth_m, factor),
+        None if seen.boxes is None else [
+            replace(box, x1=box.x1 * factor, y1=box.y1 * factor, x2=box.x2 * factor, y2=box.y2 * factor)
+            for box in seen.boxes
+        ],
+        seen.angles_deg,
+    )  # fmt: skip
+
+
+def _repeated(pixels: NDArray[Any], factor: int) -> NDArray[Any]:
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def view(values: Mapping[str, Tensor], side_px: int, truth: bool) -> View:
@@ -193,7 +224,9 @@ def draw_curves(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     plots = [_plot(task, train[task], val[task]) for task in TASKS if train[task] or val[task]]
     if plots:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.hstack(plots)).save(path)
+        pairs = [np.hstack(plots[i : i + 2]) for i in range(0, len(plots) - len(plots) % 2, 2)]
+        rest = [np.hstack([plots[-1], np.full_like(plots[-1], 255)])] if len(plots) % 2 else []
+        Image.fromarray(np.vstack(pairs + rest) if pairs else plots[0]).save(path)
 
 
 def _plot(task: str, train: list[Point], val: list[Point]) -> Picture:

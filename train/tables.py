@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shards.schema import TASKS
-from train.compare import Cell, Column, RunResult, Spread, differing, flat, spread
+from train.compare import Cell, Column, RunResult, Spread, differing, spread
 from train.footprint import Footprint
 from train.metrics import BREAKDOWNS, METRICS, Metric
 from train.page import caption, cell, row, table
@@ -47,13 +47,14 @@ def _values(found: Sequence[Sequence[Row]], higher_is_better: bool, *, named: bo
     spreads = [spread([line["value"] for line in lines]) for lines in found]
     constants = dict.fromkeys(best for lines in found for line in lines if (best := best_constant(line)))
     means = [known.mean for known in spreads if known]
-    first = None if not means else max(means) if higher_is_better else min(means)
+    tied = len(set(means)) < 2
+    first = None if tied else max(means) if higher_is_better else min(means)
     told = [f"{number(value)} ({what})" if named else number(value) for what, value in constants]
     cells = [cell("; ".join(told) or _DASH, "n")]
     for known, lines in zip(spreads, found, strict=True):
         reached = known and not all(_beats(known.mean, line, higher_is_better) for line in lines)
         text = spread_text(known) + (_WORSE if reached else "")
-        cells.append(cell(text, "n best" if known and len(found) > 1 and known.mean == first else "n"))
+        cells.append(cell(text, "n best" if known and known.mean == first else "n"))
     return cells
 
 
@@ -147,7 +148,7 @@ def parts_tables(columns: Sequence[Column], first_number: int) -> list[str]:
         cells = [column.cells.get(task, []) for column in columns]
         if any(run.record.get("parts", {}).get(task) for runs in cells for run in runs):
             what = BREAKDOWNS[task]
-            title = f"{task} by {what.by}, with the share of the {what.counted} in the val split"
+            title = f"{task.capitalize()} by {what.by}, with the share of the {what.counted} in the val split."
             tables += [caption(f"Table {first_number + len(tables) // 2}", title), _parts_table(task, columns)]
     return tables
 
@@ -212,7 +213,7 @@ def runs_table(runs: Sequence[RunResult]) -> str:
 
 def settings_table(columns: Sequence[Column]) -> str:
     """The settings in which the columns differ: each in every configuration that its runs have."""
-    settings = [[flat(run.config) | run.settings for run in column.runs] for column in columns]
+    settings = [[run.flat_config | run.settings for run in column.runs] for column in columns]
     apart = ("out", "shards", "seed", "mode", "task", "network.name")  # told by the column, or by the table of runs
     keys = [key for key in differing([one for of_column in settings for one in of_column]) if key not in apart]
     rows = []
@@ -229,6 +230,9 @@ def _setting(settings: Mapping[str, Any], key: str) -> str:
 
 def common_settings(runs: Sequence[RunResult]) -> str:
     """Those that all runs share, in one line."""
-    documents = [flat(run.config) for run in runs]
+    documents = [run.flat_config for run in runs]
     different = set(differing(documents))
-    return "; ".join(f"{key} = {value}" for key, value in documents[0].items() if key not in different)
+    shared = {
+        key: value for key, value in documents[0].items() if key not in different and key not in ("out", "shards")
+    }
+    return "; ".join(f"{key} = {value}" for key, value in shared.items())
