@@ -46,7 +46,7 @@ def loss_figures(columns: Sequence[Column]) -> list[str]:
             curves = [curve for column, runs in of_task for curve in _curves(column.colour, runs, task, what)]
             plot = Plot(f"{task}, validation", label, LOSSES[task], curves)
             plots.append(to_svg(lay_out(plot, *_PLOT_PX), *_PLOT_PX))
-        parts.append(f'<div class="row">{"".join(plots)}</div>')
+        parts.append(f'<div class="row pair">{"".join(plots)}</div>')
         parts.append(_first_and_last(task, of_task))
     return parts if len(parts) > 1 else []
 
@@ -229,7 +229,7 @@ def _steering(rows: Sequence[Mapping[str, Pieces]], colours: Mapping[str, str]) 
         plot = Plot(one.key.rsplit("_", 1)[1], "value of the window", "angle of the wheel (deg)", curves)
         plots.append(to_svg(lay_out(plot, *_DIAL_PX), *_DIAL_PX))
     entries = [("labels", BLACK), *((name, colours[name]) for name in rows[0])]
-    return f'<div class="row">{"".join(plots)}</div>{legend(entries)}'
+    return f'<div class="row four">{"".join(plots)}</div>{legend(entries)}'
 
 
 def _steps(angles_deg: Sequence[float] | None) -> list[Point]:

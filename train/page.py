@@ -42,8 +42,13 @@ tr.total td { border-top: 1px solid #bbb; }
 .swatch { display: inline-block; width: .9em; height: .9em; margin-right: .35em !important; vertical-align: -.1em;
           border: 1px solid #999; }
 code { font-size: 12px; word-break: break-all; }
-@media print { body { margin: 0; max-width: none; font-size: 11px; } h2 { break-after: avoid; }
-               tr, svg, .warning { break-inside: avoid; } @page { margin: 14mm; } }
+.pair svg { width: 49%; } .four svg { width: 23.5%; }
+.pair, .four { flex-wrap: nowrap; }
+@media print { body { margin: 0; padding: 0; max-width: none; font-size: 10px; } @page { margin: 12mm; }
+               table { font-size: 8px; } th, td { padding: .2em .4em; } td:first-child { white-space: nowrap; }
+               tr.cost td, .soft { font-size: 7.5px; } .caption { font-size: 9.5px; } .legend span { font-size: 9px; }
+               .pictures th { font-size: 8px; } h2, .caption, tr.group { break-after: avoid; }
+               tr, svg, .warning { break-inside: avoid; } * { print-color-adjust: exact; } }
 """
 
 
