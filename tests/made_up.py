@@ -20,12 +20,12 @@ MAX_M = 123.0
 
 
 class MadeUp:
-    """`count` samples of SIZE px with all four labels."""
+    """`count` samples of `size` px with all four labels."""
 
-    def __init__(self, count: int, seed: int = 0) -> None:
+    def __init__(self, count: int, seed: int = 0, size: int = SIZE) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.images = torch.randint(0, 256, (count, SIZE, SIZE, 3), dtype=torch.uint8, generator=generator)
-        depth = torch.rand(count, SIZE, SIZE, generator=generator) * MAX_M
+        self.images = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
+        depth = torch.rand(count, size, size, generator=generator) * MAX_M
         boxes = torch.zeros(count, 8, 8, 10, 19)
         for sample in range(count):
             for slot in range(sample % 3):
@@ -34,7 +34,7 @@ class MadeUp:
         self.labels = {
             "steering": torch.randn(count, 10, generator=generator) * 30,
             "segmentation": torch.randint(
-                0, len(SEGMENTATION_CLASSES), (count, SIZE, SIZE), dtype=torch.uint8, generator=generator
+                0, len(SEGMENTATION_CLASSES), (count, size, size), dtype=torch.uint8, generator=generator
             ),
             "boxes": boxes,
             "depth": torch.where(depth > 90, 0, depth),

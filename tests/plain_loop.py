@@ -25,14 +25,12 @@ class PlainLoop:
         rates: Mapping[str, float],
         *,
         all_heads: bool = False,
-        fused: bool = False,
     ) -> None:
         self.objective, self.thresholds, self.coefficients = objective, thresholds, coefficients
         self.all_heads = all_heads
         self.modules = objective.network.parts()
         self.optimizers = {
-            part: torch.optim.Adam(module.parameters(), lr=rates[part], fused=fused)
-            for part, module in self.modules.items()
+            part: torch.optim.Adam(module.parameters(), lr=rates[part]) for part, module in self.modules.items()
         }
         self.counters = dict.fromkeys(self.modules, 0)
         self.updates = dict.fromkeys(self.modules, 0)
