@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from tests.made_up import SIZE, MadeUp, items_of, objective_of
 from tests.toy import ToyNet
-from train.balance import Balance, pcgrad_weights
+from train.balance import Balance, coefficients_from, pcgrad_weights
 from train.config import BalanceConfig, build_config
 from train.regimes import epoch_groups
 from train.steps import Steps
@@ -135,3 +137,36 @@ def test_conflicting_tasks_move_the_shared_part_as_projected() -> None:
         assert steps.agreement["norms"][task] == pytest.approx(length)
     assert steps.apart.held == {}
     assert set(seen) == {"0.weight", "0.bias"}
+
+
+def write_run(folder: Path, **record: object) -> Path:
+    folder.mkdir()
+    (folder / "eval.json").write_text(json.dumps({"mode": "single", **record}))
+    return folder
+
+
+def test_coefficients_are_the_losses_of_single_task_runs(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / task, task=task, val_losses={task: loss})
+        for task, loss in (("boxes", 6.5), ("depth", 0.2))
+    ]
+    assert coefficients_from(runs) == {"boxes": 6.5, "depth": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (None, "needs a finished run, got .*other: no eval.json"),
+        ({"task": None, "mode": "symmetric", "val_losses": {}}, "needs runs of mode single, got .*: mode symmetric"),
+        ({"task": "boxes", "val_losses": {"boxes": 1.0}}, "needs one run a task, got .*: boxes is there already"),
+        ({"task": "depth", "val_losses": {"depth": 0.0}}, "needs a val loss above 0, got .*: 0.0"),
+    ],
+    ids=["unfinished", "mode", "twice", "zero"],
+)
+def test_runs_that_give_no_coefficient(record: dict | None, message: str, tmp_path: Path) -> None:
+    first = write_run(tmp_path / "boxes", task="boxes", val_losses={"boxes": 6.5})
+    other = tmp_path / "other"
+    if record is not None:
+        write_run(other, **record)
+    with pytest.raises(ValueError, match=message):
+        coefficients_from([first, other])

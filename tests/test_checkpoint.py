@@ -12,6 +12,7 @@ import torch
 
 from tests.tiny_shards import ALL, TRAIN, write_tiny_shards
 from tests.toy import ToyHead, ToyNet
+from train import loop
 from train import run as run_room
 from train.checkpoint import BEST, LAST, better_than, check_data, config_differences, load_checkpoint, save_checkpoint
 from train.config import RunConfig, build_config, to_document
@@ -51,6 +52,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def toy_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_room, "build_network", lambda config, facts: ToyNet(config.tasks))
+    monkeypatch.setattr(loop, "show_samples", lambda run: None)
 
 
 def config_of(mode: str, tiny: Path, out: Path, **changes: Any) -> RunConfig:
@@ -227,6 +229,24 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(path, {"weights": {}})
     assert load_checkpoint(path)["weights"]["w"].tolist() == [1, 1, 1]
+
+
+def test_older_checkpoints_stay_as_many_as_asked_for(tmp_path: Path):
+    for number in range(5):
+        save_checkpoint(tmp_path / LAST, {"progress": number}, older=2)
+    held = {path.name: load_checkpoint(path)["progress"] for path in tmp_path.iterdir()}
+    assert held == {"last.pt": 4, "last-1.pt": 3, "last-2.pt": 2}
+
+
+def test_the_best_is_chosen_by_what_was_asked_for(tiny: Path, tmp_path: Path):
+    run, _ = go(config_of("asymmetric", tiny, tmp_path / "run", best="segmentation mIoU"))
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_bytes().splitlines())
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    values = [row["value"] for line in epochs for row in line["metrics"] if row["metric"] == "mIoU"]
+    assert run.progress.best == -max(values)
+    assert load_checkpoint(tmp_path / "run" / BEST)["progress"]["epoch"] == 1 + values.index(max(values))
+    with pytest.raises(ValueError, match=r"best must be one of loss, steering MAE, .*, got 'mIoU'"):
+        go(config_of("asymmetric", tiny, tmp_path / "other", best="mIoU"))
 
 
 @pytest.mark.parametrize(

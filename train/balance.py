@@ -8,8 +8,10 @@ where they conflict (Yu et al. 2020).
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,29 @@ class Balance:
         self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
         for task, value in state["logs"].items():
             self.logs[task].data.copy_(value)
+
+
+def coefficients_from(runs: Sequence[Path]) -> dict[str, float]:
+    """The thesis's rule (section 3.6): losses are divided so that they match those of single-task runs.
+
+    Each task's coefficient is the undivided val loss of its run's best checkpoint, so that a divided loss of 1 says
+    as good as alone. Raises ValueError where a folder holds no finished run of one task, or two hold the same one.
+    """
+    found: dict[str, float] = {}
+    for folder in runs:
+        try:
+            record = json.loads((folder / "eval.json").read_bytes())
+            task, losses = record["task"], record["val_losses"]
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"--coefficients-from needs a finished run, got {folder}: no eval.json of one") from error
+        if task is None:
+            raise ValueError(f"--coefficients-from needs runs of mode single, got {folder}: mode {record['mode']}")
+        if task in found:
+            raise ValueError(f"--coefficients-from needs one run a task, got {folder}: {task} is there already")
+        if not losses.get(task, 0) > 0:
+            raise ValueError(f"--coefficients-from needs a val loss above 0, got {folder}: {losses.get(task)}")
+        found[task] = losses[task]
+    return found
 
 
 def pcgrad_weights(products: Tensor, generator: np.random.Generator) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ FORMAT = 2
 LAST, BEST = "last.pt", "best.pt"
 
 # What may differ between a run and its resumption: it changes no weight.
-FREE_KEYS = ("out", "shards", "device", "workers", "epochs", "log_every", "checkpoint_minutes")
+FREE_KEYS = ("out", "shards", "device", "workers", "epochs", "log_every", "checkpoint_minutes", "older_checkpoints",
+             "wandb")  # fmt: skip
 
 Checkpoint = dict[str, Any]
 
@@ -37,12 +39,18 @@ def network_facts(size_px: int, max_m: float, normalise: bool, weights: str) -> 
     }
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write under a temporary name, flush to disk, rename."""
+def save_checkpoint(path: Path, checkpoint: Checkpoint, older: int = 0) -> None:
+    """Write under a temporary name, flush to disk, rename; the `older` ones before it stay as `last-1.pt`, ..."""
     partial = path.with_name(path.name + PARTIAL)
     with partial.open("wb") as file:
         torch.save({"format": FORMAT, **checkpoint}, file)
         flush_to_disk(file)
+    names = [path, *(path.with_stem(f"{path.stem}-{age}") for age in range(1, older + 1))]
+    for younger, elder in zip(reversed(names[1:-1]), reversed(names[2:]), strict=True):
+        if younger.exists():
+            younger.replace(elder)
+    if older and path.exists():
+        shutil.copyfile(path, names[1])  # a copy: the name itself must never be without a file
     partial.replace(path)
 
 

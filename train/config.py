@@ -95,6 +95,9 @@ class RunConfig:
     workers: int = -1  # reading threads; -1: none on a CPU, up to 8 beside a GPU
     precision: str = "fp32"  # of the network's arithmetic: fp32, or bf16; losses are always computed in fp32
     log_every: int = 20  # groups of images between two lines of metrics.jsonl; where losses are read back
+    best: str = "loss"  # what best.pt is chosen by, on val: the sum of loss / coefficient, or a metric: "boxes mAP50"
+    older_checkpoints: int = 0  # how many of those before last.pt are kept, as last-1.pt and so on
+    wandb: str | None = None  # a project of Weights & Biases that follows the run
     checkpoint_minutes: float = 10.0  # between two writings of last.pt in an epoch; every epoch ends with one too
     measure_every: int = 100  # steps of the shared part between two looks at the tasks' gradients on it; 0: none
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -232,6 +235,7 @@ def _check(config: RunConfig) -> None:
         ("workers", config.workers, -1),
         ("log_every", config.log_every, 1),
         ("measure_every", config.measure_every, 0),
+        ("older_checkpoints", config.older_checkpoints, 0),
         ("stream.micro_batch", config.stream.micro_batch, 1),
         ("stream.repeat_rare", config.stream.repeat_rare, 1),
         ("stream.batch_size", config.stream.batch_size, 1),

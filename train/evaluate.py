@@ -18,6 +18,15 @@ from train.objective import Objective
 from train.order import cut_batches, label_reads
 from train.stream import Batch, Stream
 
+LOSS = "loss"  # the criterion that is no metric
+
+
+def check_criterion(best: str, tasks: Sequence[str]) -> None:
+    """Raises ValueError where best.pt cannot be chosen by it."""
+    known = [LOSS, *(f"{metric.task} {metric.name}" for metric in METRICS if metric.task in tasks)]
+    if best not in known:
+        raise ValueError(f"best must be one of {', '.join(known)}, got {best!r}: best.pt is chosen by it")
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -34,6 +43,14 @@ class Evaluation:
         """The sum over tasks of loss / coefficient, by which the best checkpoint is chosen; None without samples."""
         parts = [loss / coefficients.get(task, 1.0) for task, loss in self.losses.items()]
         return sum(parts) if parts and all(map(math.isfinite, parts)) else None
+
+    def criterion(self, best: str, coefficients: Mapping[str, float]) -> float | None:
+        """What a better checkpoint has less of: the total, or the metric named `best`, negated where more is better."""
+        if best == LOSS:
+            return self.total(coefficients)
+        metric = next(metric for metric in METRICS if f"{metric.task} {metric.name}" == best)
+        value = self.scores.get(metric.task, {}).get(metric.name)
+        return value if value is None or not metric.higher_is_better else -value
 
     def record(self, coefficients: Mapping[str, float], baselines: Baselines) -> dict[str, Any]:
         """For `eval.json` and `metrics.jsonl`: each metric beside what constant predictions score."""

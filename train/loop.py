@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -14,11 +15,13 @@ from shards.schema import TASKS
 from shards.writer import write_whole
 from train.checkpoint import BEST, LAST, better_than
 from train.evaluate import Evaluation, evaluate
+from train.pictures import draw_samples
 from train.plan import Group, rest_of, share_of
 from train.regimes import epoch_groups, epoch_items
 from train.report import epoch_lines
 from train.run import METRICS_FILE, Progress, Reporter, Run, metrics_lines, run_baselines
 from train.stream import Batch, Stopped
+from train.watch import Watch
 
 
 def train(run: Run, reporter: Reporter) -> None:
@@ -26,6 +29,7 @@ def train(run: Run, reporter: Reporter) -> None:
     if run.ranks.first:
         run.baselines = run_baselines(run, reporter)
         rewind_metrics(run.folder / METRICS_FILE, run.progress)
+        run.watch = Watch(run.folder, at=run.progress.groups, wandb_project=run.config.wandb)
     if not run.val.samples:
         reporter.say("the val split is empty: nothing is measured, and best.pt is the last epoch's")
     while run.progress.epoch < run.config.epochs:
@@ -45,7 +49,7 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
     recent, whole = Meter(), Meter()
     run.objective.network.train()
     saved = started = time.perf_counter()
-    for group, share, batch in groups_with_batches(run, groups):
+    for group, share, batch, waited in groups_with_batches(run, groups):
         stop, save = run.ranks.any(run.stopping(), time.perf_counter() - saved > 60 * config.checkpoint_minutes)
         if stop or save:
             read_back(run, recent, whole)
@@ -58,7 +62,7 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
         elapsed, started = time.perf_counter() - started, time.perf_counter()
         advance(progress, group, elapsed)
         for meter in (recent, whole):
-            meter.add_time(group, elapsed)
+            meter.add_time(group, elapsed, waited)
         if progress.groups % config.log_every == 0:
             read_back(run, recent, whole)
             log_metrics(run, "step", recent)
@@ -71,13 +75,18 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
         log_metrics(run, "trained", whole)
 
 
-def groups_with_batches(run: Run, groups: Sequence[Group]) -> Iterator[tuple[Group, Group, Batch | None]]:
-    """Each group, this rank's share of it, and what was read for that: None where it has no image of the group."""
+def groups_with_batches(run: Run, groups: Sequence[Group]) -> Iterator[tuple[Group, Group, Batch | None, float]]:
+    """Each group, this rank's share of it, what was read for that, and the seconds that it was waited for.
+
+    None was read where this rank has no image of the group.
+    """
     shares = [share_of(group, run.ranks.rank, run.ranks.count) for group in groups]
     reads = [list(share.reads) for share in shares if share.reads]
     batches = iter(run.train.batches(reads, epoch=run.progress.epoch))
     for group, share in zip(groups, shares, strict=True):
-        yield group, share, next(batches) if share.reads else None
+        asked = time.perf_counter()
+        batch = next(batches) if share.reads else None
+        yield group, share, batch, time.perf_counter() - asked
 
 
 def read_back(run: Run, *meters: Meter) -> None:
@@ -123,16 +132,25 @@ def measure_epoch(run: Run, reporter: Reporter) -> None:
         config.stream.batch_size,
         lambda done, total: reporter.progress(what, done, total, str),
     )
-    total = result.total(config.coefficient)
+    value = result.criterion(config.best, config.coefficient)
     record = evaluation_record(run, result)
-    best = better_than(total, progress.best) or not run.val.samples or not progress.best_result
+    best = better_than(value, progress.best) or not run.val.samples or not progress.best_result
     if best:
-        progress.best, progress.best_result = total, record
+        progress.best, progress.best_result = value, record
         run.save(BEST)
     short = {name: value for name, value in record.items() if name != "parts"}  # those are in eval.json, of best.pt
-    append_line(run.folder / METRICS_FILE, {"kind": "epoch", "best": best, **short})
+    write_line(run, {"kind": "epoch", "best": best, **short})
+    show_samples(run)
     for line in epoch_lines(record, config.epochs, best):
         reporter.say(line)
+
+
+def show_samples(run: Run) -> None:
+    """The same val samples after every epoch, for whoever watches."""
+    if run.watch is not None and run.val.samples:
+        with TemporaryDirectory() as folder:
+            for path in draw_samples(Path(folder), run.objective, run.val, run.tasks, count=2):
+                run.watch.picture(path, run.progress.groups)
 
 
 def evaluation_record(run: Run, result: Evaluation) -> dict[str, Any]:
@@ -155,9 +173,11 @@ class Meter:
     items: int = 0
     images: int = 0
     seconds: float = 0.0
+    waited: float = 0.0  # of the seconds, for data
 
-    def add_time(self, group: Group, seconds: float) -> None:
+    def add_time(self, group: Group, seconds: float, waited: float) -> None:
         """Take what a group held and took."""
+        self.waited += waited
         self.items += group.items
         self.images += len(group.reads)
         self.seconds += seconds
@@ -175,9 +195,13 @@ class Meter:
 
     @property
     def speed(self) -> dict[str, float]:
-        """Per second: labels trained on, and images that went in."""
+        """Per second: labels trained on, and images that went in; and the share of the time that went into waiting."""
         seconds = max(self.seconds, 1e-9)
-        return {"items_per_s": self.items / seconds, "samples_per_s": self.images / seconds}
+        return {
+            "items_per_s": self.items / seconds,
+            "samples_per_s": self.images / seconds,
+            "waiting": self.waited / seconds,
+        }
 
     def describe(self, order: str) -> str:
         """For the log; a speed is never without its order."""
@@ -201,12 +225,20 @@ def log_metrics(run: Run, kind: str, meter: Meter) -> None:
         "counters": run.steps.describe(),
         "updates": run.steps.updates,
         "coefficients": run.steps.balance.current(),
+        "learning_rates": run.config.learning_rate,
         "gradients": run.steps.agreement,
         **meter.speed,
         "order": run.config.stream.order,
         "seconds": run.progress.seconds,
     }
+    write_line(run, line)
+
+
+def write_line(run: Run, line: dict[str, Any]) -> None:
+    """Into `metrics.jsonl`, and to whoever watches."""
     append_line(run.folder / METRICS_FILE, line)
+    if run.watch is not None:
+        run.watch.line(line)
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:

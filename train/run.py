@@ -27,12 +27,14 @@ from train.checkpoint import (
     save_checkpoint,
 )
 from train.config import Document, RunConfig, dump_toml, to_document
+from train.evaluate import check_criterion
 from train.initial import find_start
 from train.objective import Objective
 from train.ranks import Ranks
 from train.regimes import choose_samples, plan_warnings, slow_parts
 from train.steps import Steps
 from train.stream import Stream, worker_count
+from train.watch import Watch
 
 CONFIG_FILE = "config.toml"
 METRICS_FILE = "metrics.jsonl"
@@ -63,7 +65,7 @@ class Progress:
     total_items: int = 0  # labels trained on so far
     images: int = 0  # images read for training so far
     seconds: float = 0.0  # of training, validation left out
-    best: float | None = None  # the lowest validation loss: the sum over tasks of loss / coefficient
+    best: float | None = None  # the lowest criterion of config.best yet
     best_result: dict[str, Any] = field(default_factory=dict)  # the evaluation and counts of best.pt
 
 
@@ -84,6 +86,7 @@ class Run:
     ranks: Ranks
     stopping: Callable[[], bool]  # whether a signal asked this process to stop
     baselines: Baselines = field(default_factory=dict)
+    watch: Watch | None = None  # of the first rank, while it trains
 
     @property
     def folder(self) -> Path:
@@ -121,10 +124,12 @@ class Run:
         }
         if name == LAST:
             checkpoint["steps"] = self.steps.state_dict()
-        save_checkpoint(self.folder / name, checkpoint)
+        save_checkpoint(self.folder / name, checkpoint, older=self.config.older_checkpoints if name == LAST else 0)
 
     def close(self) -> None:
         """End the reading threads and close the shards."""
+        if self.watch is not None:
+            self.watch.close()
         self.train.close()
         self.val.close()
         self.shards.close()
@@ -143,6 +148,7 @@ def prepare(
     The order matters: what is wrong is found before anything slow, and the folder is claimed before that too.
     """
     ranks = ranks or Ranks()
+    check_criterion(config.best, config.tasks)
     checkpoint = claim_folder(Path(config.out), resume, reporter)
     ranks.any(False)  # no rank claims the folder before all have looked
     shards = open_shards(Path(config.shards), config.stream.shuffle_shards or OPEN_FILES)

@@ -10,6 +10,7 @@ import click
 
 from models.backbone import BACKBONES, NORMS
 from shards.schema import TASKS
+from train.balance import coefficients_from as find_coefficients
 from train.cli.console import HELP, Console, exit_codes, stop_signals
 from train.config import (
     BALANCES,
@@ -92,13 +93,18 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
               help="Adam's, of a part (asymmetric: shared or a task; else `all`); repeats.")  # fmt: skip
 @click.option("--coefficient", multiple=True, callback=pairs(float), metavar="TASK=X",
               help="Divides a task's loss; repeats.")  # fmt: skip
+@click.option("--coefficients-from", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
+              help="Take each coefficient from the val loss of a run of that task alone; repeats.")  # fmt: skip
+@click.option("--best", help='What best.pt is chosen by, on val: loss, or a metric such as "boxes mAP50" [loss].')
+@click.option("--wandb", metavar="PROJECT", help="Follow the run with Weights & Biases too (extra `wandb`).")
 @click.option("--resume", is_flag=True, help="Go on with the run that the folder holds.")
-def main(config_name: str | None, resume: bool, **options: Any) -> None:
+def main(config_name: str | None, resume: bool, coefficients_from: tuple[Path, ...], **options: Any) -> None:
     """Train on shards: asymmetric, symmetric, or a single task. Several processes: torchrun, see docs/hpc.md.
 
     A stop by SIGTERM, SIGINT or SIGUSR1 keeps the work and exits with 75; the same command with --resume goes on.
     """
     with exit_codes("amtl-train", "the same command with --resume goes on"), stop_signals() as stopping:
+        options["coefficient"] = {**find_coefficients(coefficients_from), **options["coefficient"]}
         config = read_config(options, config_name, resume)
         with joined_ranks(config.device) as ranks:
             console = Console(quiet=not ranks.first)

@@ -1,0 +1,74 @@
+"""A run as it can be watched: TensorBoard's event files in the run folder, from the lines of metrics.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+EVENTS = "tensorboard"  # `tensorboard --logdir runs` finds them
+
+
+class Watch:
+    """Curves by task, of training and validation, and pictures of the same samples at every epoch."""
+
+    def __init__(self, folder: Path, *, at: int, wandb_project: str | None = None) -> None:
+        """`at`: groups of images trained so far; what a former process wrote beyond is hidden.
+
+        Raises ValueError where W&B is asked for and not installed.
+        """
+        if wandb_project is not None:
+            start_wandb(folder, wandb_project)
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - a second that only training needs to spend
+
+        self._writer = SummaryWriter(str(folder / EVENTS), purge_step=at)
+
+    def line(self, line: Mapping[str, Any]) -> None:
+        """A line of metrics.jsonl; its step counts groups of images."""
+        for name, value in scalars(line):
+            self._writer.add_scalar(name, value, line["step"])
+
+    def picture(self, path: Path, step: int) -> None:
+        """A picture of a val sample, under its name."""
+        with Image.open(path) as image:
+            self._writer.add_image(f"val/{path.stem}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        self._writer.close()
+
+
+def scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The curves that a line of metrics.jsonl holds a point of."""
+    if line["kind"] == "step":
+        for task, loss in line["losses"].items():
+            yield f"loss/{task}/train", loss
+        for name in ("items_per_s", "samples_per_s", "waiting"):
+            yield f"speed/{name}", line[name]
+        for task, coefficient in line["coefficients"].items():
+            yield f"coefficient/{task}", coefficient
+        for part, rate in line["learning_rates"].items():
+            yield f"learning rate/{part}", rate
+        for what in ("norms", "cosines"):
+            for task, value in line["gradients"].get(what, {}).items():
+                yield f"gradient {what} on the shared part/{task}", value
+    elif line["kind"] == "epoch":
+        for task, loss in line["val_losses"].items():
+            yield f"loss/{task}/val", loss
+        if line["val_loss"] is not None:
+            yield "loss/sum of loss over coefficient/val", line["val_loss"]
+        for row in line["metrics"]:
+            if row["value"] is not None:
+                yield f"{row['task']}/{row['metric']} ({row['unit']})", row["value"]
+
+
+def start_wandb(folder: Path, project: str) -> None:
+    """Weights & Biases takes what TensorBoard is given."""
+    try:
+        import wandb  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ValueError("--wandb needs the extra `wandb`: pip install 'asymmetric-mtl[wandb]'") from error
+    wandb.init(project=project, dir=str(folder), name=folder.name, sync_tensorboard=True)
