@@ -9,7 +9,7 @@ from typing import Any
 
 from preprocess.build import Work
 from preprocess.plan import Plan
-from preprocess.rules import rule_changes, rules_to_tables
+from preprocess.rules import change_lines, rule_changes, rules_to_tables
 from preprocess.source import FileRef, file_of, locate
 from shards.manifest import read_record
 from shards.schema import LABELS, MANIFEST, PREVIOUS_MANIFEST, SPLITS, TASKS
@@ -46,7 +46,7 @@ def _changes_since(plan: Plan, out: Path) -> list[str]:
     """The values in which the rules differ from those of the set that is there, or was there before a stop."""
     for name in (MANIFEST, PREVIOUS_MANIFEST):
         try:
-            return rule_changes(read_record(out / name)["rules"], rules_to_tables(plan.rules))
+            return change_lines(rule_changes(read_record(out / name)["rules"], rules_to_tables(plan.rules)))
         except (ValueError, KeyError):
             continue
     return []

@@ -211,14 +211,19 @@ def rules_to_tables(rules: Rules) -> dict[str, Any]:
     return {**asdict(rules), "labels": list(rules.labels)}
 
 
-def rule_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """`depth.point_px 3 -> 5` for each value that differs between two sets of rule tables."""
+def rule_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """`depth.point_px` -> (3, 5), for each value that differs between two sets of rule tables."""
     flat_before, flat_after = (_flatten(tables) for tables in (before, after))
-    return [
-        f"{name} {_toml_value(flat_before.get(name))} -> {_toml_value(flat_after.get(name))}"
+    return {
+        name: (flat_before.get(name), flat_after.get(name))
         for name in sorted(flat_before | flat_after)
         if flat_before.get(name) != flat_after.get(name)
-    ]
+    }
+
+
+def change_lines(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """`depth.point_px 3 -> 5` for each."""
+    return [f"{name} {_toml_value(before)} -> {_toml_value(after)}" for name, (before, after) in changes.items()]
 
 
 def _flatten(tables: Mapping[str, Any]) -> dict[str, Any]:

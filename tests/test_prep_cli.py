@@ -218,10 +218,14 @@ def test_show_draws_any_sample(shards: Path, tmp_path: Path) -> None:
 
 
 def test_a_contact_sheet_is_a_square_of_thumbnails(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sheet.png"
     for count, columns in ((1, 1), (5, 3), (99, 5)):
-        result = prep("show", shards, "--contact-sheet", count, "--out", tmp_path / "sheet.png")
+        result = prep("show", shards, "--contact-sheet", count, "--out", out)
         assert result.exit_code == 0, result.output
         assert f"{min(count, 18)} of 18 samples" in result.output
+        listed = orjson.loads(prep("show", shards, "--contact-sheet", count, "--out", out, "--json").stdout)
+        assert listed["picture"] == str(out)
+        assert len({sample["key"] for sample in listed["samples"]}) == min(count, 18)
         with Image.open(tmp_path / "sheet.png") as picture:
             assert picture.width == columns * 320
 
@@ -236,7 +240,13 @@ def test_tables_for_programs(shards: Path) -> None:
 
 
 def test_rules_can_be_compared_with_a_sets(shards: Path, small_rules: Path) -> None:
-    assert prep("rules", "--diff", shards).output.splitlines() == ["image.size 256 -> 1024", "shard_samples 5 -> 128"]
+    assert prep("rules", "--diff", shards).output.splitlines() == [
+        f"from {shards} to these rules:", "image.size 256 -> 1024", "shard_samples 5 -> 128"
+    ]  # fmt: skip
+    assert orjson.loads(prep("rules", "--diff", shards, "--json").stdout) == {
+        "image.size": {"set": 256, "rules": 1024}, "shard_samples": {"set": 5, "rules": 128}
+    }  # fmt: skip
+    assert orjson.loads(prep("rules", "--json").stdout)["rules"]["depth"]["max_m"] == 123.0
     assert f"the rules of {shards} are the same" in prep("rules", "--rules", small_rules, "--diff", shards).output
 
 
@@ -334,6 +344,11 @@ def test_synth_does_not_overwrite(synthetic: Path) -> None:
 def test_help_fits_a_screen(command: str) -> None:
     lines = prep(command, "--help").output.splitlines()
     assert 5 <= len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+
+
+def test_every_command_says_what_it_is_for_in_a_line() -> None:
+    assert "..." not in prep("--help").output
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])

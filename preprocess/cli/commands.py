@@ -25,7 +25,7 @@ from preprocess.report import (
     summary_lines,
     work_lines,
 )
-from preprocess.rules import fingerprints, load_rules, rule_changes, rules_to_tables, rules_to_toml
+from preprocess.rules import change_lines, fingerprints, load_rules, rule_changes, rules_to_tables, rules_to_toml
 from preprocess.slurm import array_script
 from preprocess.source import find_source
 from preprocess.synth.dataset import write_dataset
@@ -73,24 +73,27 @@ def _echo(lines: Iterable[str], err: bool = False) -> None:
 
 
 def _echo_json(document: Any) -> None:
-    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode())
+    click.echo(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode())
 
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 _SHARDS = click.argument("shards", type=click.Path(exists=True, file_okay=False, path_type=Path))
+_CAMERAS = click.option(
+    "--camera", "cameras", multiple=True, type=click.Choice([*CAMERAS.values(), "all"]), default=["front_center"],
+    metavar="NAME", help=f"{', '.join(CAMERAS.values())} or all; may repeat.",
+)  # fmt: skip
 _WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), default=lambda: len(os.sched_getaffinity(0)), show_default="all cores",
     help="Processes.",
 )  # fmt: skip
 
 
-@main.command()
+@main.command(short_help="Turn A2D2's tars into shards, or go on doing so.")
 @click.option("--root", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Tars and extracted folders, mixed.")  # fmt: skip
 @click.option("--out", default="shards", type=click.Path(file_okay=False, path_type=Path), help="Where the shards go.")
 @rules_option
-@click.option("--camera", "cameras", multiple=True, type=click.Choice([*CAMERAS.values(), "all"]),
-              default=["front_center"], help="May repeat.")  # fmt: skip
+@_CAMERAS
 @_WORKERS
 @click.option("--max-bad", type=click.FloatRange(0, 1), default=0.01,
               help="Share of frames with a bad file above which the exit code is 1.")  # fmt: skip
@@ -166,13 +169,11 @@ def _write_part(out: Path, plan: Plan, work: Work, part: tuple[int, int], how: H
     click.echo(f"part {i} of {n}: {len(written)} shards written; after all parts run the same command without --part")
 
 
-@main.command()
+@main.command(short_help="Print a SLURM script that converts with an array of jobs.")
 @click.option("--root", required=True, type=click.Path(file_okay=False), help="As for `shard`.")
 @click.option("--out", default="shards", type=click.Path(file_okay=False), help="As for `shard`.")
 @click.option("--rules", help="As for `shard`.")
-@click.option(
-    "--camera", "cameras", multiple=True, type=click.Choice([*CAMERAS.values(), "all"]), help="As for `shard`."
-)
+@_CAMERAS
 @click.option("--parts", type=click.IntRange(min=1), default=8, help="Jobs in the array.")
 @click.option("--cpus", type=click.IntRange(min=1), default=8, help="Cores a job.")
 @click.option("--mem", "memory", default="16G", help="Memory a job, as SLURM writes it.")
@@ -183,12 +184,12 @@ def slurm(
     """Print a SLURM batch script that converts with an array of jobs: a2d2-prep slurm ... > shard.sh."""
     command = ["a2d2-prep", "shard", "--root", root, "--out", out]
     command += ["--rules", rules] if rules else []
-    for camera in cameras:
+    for camera in cameras if cameras != ("front_center",) else ():
         command += ["--camera", camera]
     click.echo(array_script(command, parts=parts, cpus=cpus, memory=memory, time=limit), nl=False)
 
 
-@main.command("verify")
+@main.command("verify", short_help="Check checksums, and decode every member.")
 @_SHARDS
 @_JSON
 def verify_command(shards: Path, as_json: bool) -> None:
@@ -207,7 +208,7 @@ def verify_command(shards: Path, as_json: bool) -> None:
         click.echo(f"{shards}: {total} samples in {len(shard_set.manifest['shards'])} shards are as the manifest says")
 
 
-@main.command()
+@main.command(short_help="Count what a set holds, and what was left out.")
 @_SHARDS
 @_JSON
 def inspect(shards: Path, as_json: bool) -> None:
@@ -226,12 +227,13 @@ def inspect(shards: Path, as_json: bool) -> None:
     _echo(bad_lines(shard_set.manifest))
 
 
-@main.command()
+@main.command(short_help="Draw one sample, or many, small.")
 @_SHARDS
 @click.option("--key", help="A sample's key; without it the first of those with the most labels.", show_default=False)
 @click.option("--contact-sheet", "count", type=click.IntRange(min=1), help="So many samples of the set, small.")
 @click.option("--out", default="panel.png", type=click.Path(dir_okay=False, path_type=Path), help="The picture.")
-def show(shards: Path, key: str | None, count: int | None, out: Path) -> None:
+@_JSON
+def show(shards: Path, key: str | None, count: int | None, out: Path, as_json: bool) -> None:
     """Draw one sample: boxes, classes, depth and steering in one picture; or many samples, small."""
     shard_set = ShardSet(shards)
     refs = [ref for split in SPLITS for ref in shard_set.samples(split)]
@@ -242,28 +244,41 @@ def show(shards: Path, key: str | None, count: int | None, out: Path) -> None:
         picture, what = draw_contact_sheet(shard_set, chosen), f"{len(chosen)} of {len(refs)} samples"
     else:
         ref = shard_set.find(key) if key else max(refs, key=lambda ref: len(ref.labels))
+        chosen = [ref]
         labels = ", ".join(task for task in TASKS if task in ref.labels) or "no labels"
         picture, what = draw_sample(shard_set, ref), f"{ref.key}, {labels}"
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(out)
-    click.echo(f"wrote {out}: {what}")
+    if as_json:
+        _echo_json({"picture": out, "samples": [{"key": ref.key, "labels": list(ref.labels)} for ref in chosen]})
+    else:
+        click.echo(f"wrote {out}: {what}")
 
 
-@main.command()
+@main.command(short_help="Print the conversion rules as TOML, or what differs in a set.")
 @rules_option
 @click.option("--diff", "shards", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Only what differs from the rules of this set.")  # fmt: skip
-def rules(rules: Any, shards: Path | None) -> None:
+@_JSON
+def rules(rules: Any, shards: Path | None, as_json: bool) -> None:
     """Print the effective rules as TOML that --rules accepts, with fingerprints as comments."""
+    tables = rules_to_tables(rules)
     if shards is not None:
-        changes = rule_changes(read_manifest(shards)["rules"], rules_to_tables(rules))
-        _echo(changes or [f"the rules of {shards} are the same"])
+        changes = rule_changes(read_manifest(shards)["rules"], tables)
+        if as_json:
+            _echo_json({name: {"set": before, "rules": after} for name, (before, after) in changes.items()})
+        else:
+            _echo([f"from {shards} to these rules:"] if changes else [f"the rules of {shards} are the same"])
+            _echo(change_lines(changes))
         return
     prints = fingerprints(rules, {"frontcenter": FRONT_CENTER} if rules.geometry.undistort else {})
+    if as_json:
+        _echo_json({"rules": tables, "fingerprints": prints})
+        return
     click.echo(rules_to_toml(rules, {label: f"fingerprint {value}" for label, value in prints.items()}), nl=False)
 
 
-@main.command()
+@main.command(short_help="Write a small synthetic A2D2.")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--scenes", type=click.IntRange(min=1), default=3, help="Recordings.")
 @click.option("--frames", type=click.IntRange(min=1), default=40, help="Frames a scene.")
