@@ -147,7 +147,12 @@ def _sources(frame: Frame, bus: list[int] | None, labels: Sequence[str], checksu
 
 def _identity(file: FileRef, checksum: bool) -> list[int]:
     """What changes when the file does: its size, and its times or the checksum of its content."""
-    return [file.size, zlib.crc32(file.read())] if checksum else [file.size, *file.stamp]
+    if not checksum:
+        return [file.size, *file.stamp]
+    try:
+        return [file.size, zlib.crc32(file.read())]
+    except (ValueError, OSError):
+        return [file.size, -1]  # whoever converts it will say why it cannot be read
 
 
 def _recipe(frames: tuple[PlannedFrame, ...], prints: dict[str, str]) -> str:

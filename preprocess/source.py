@@ -99,15 +99,22 @@ def find_source(root: Path, *, cameras: Collection[str], skip: Path, allow_cut_t
         raise ValueError(f"the output folder must not be the source's, got {skip} for both: shards would mix with it")
     frames: dict[tuple[str, str, str], Frame] = {}
     found = Source([], {}, None, None, 0, 0)
+    differing: list[tuple[FileRef, FileRef]] = []
     for name, ref in _files(root, skip, allow_cut_tars, found):
         if match := _FRAME_FILE.search(name):
-            _add_frame_file(frames, match, ref, cameras)
+            other = _add_frame_file(frames, match, ref, cameras)
+            if other is not None and other.size != ref.size:
+                differing.append((other, ref))
         elif match := _BUS_FILE.search(name):
             found.bus.setdefault(match["scene"], ref)
         elif posixpath.basename(name) == "cams_lidars.json":
             found.calibration = found.calibration or ref
         elif posixpath.basename(name) == "class_list.json":
             found.class_list = found.class_list or ref
+    if differing:
+        places = locate(differing[0])
+        first, second = (places[file] for file in differing[0])
+        found.notes.append(f"files found twice with other sizes: {len(differing)}; {first} counts, not {second}")
     found.frames = [frames[place] for place in sorted(frames)]
     if not found.frames:
         raise ValueError(
@@ -188,16 +195,18 @@ def _refuse(error: OSError) -> None:
 
 def _add_frame_file(
     frames: dict[tuple[str, str, str], Frame], match: re.Match[str], ref: FileRef, cameras: Collection[str]
-) -> None:
+) -> FileRef | None:
+    """Returns the file that was there before, and stays, where there was one."""
     scene, kind, folder, camera, frame_id, suffix = match.groups()
     what = _KINDS.get((kind, suffix))
     if what is None or camera not in cameras or CAMERAS.get(camera) != folder:
-        return
+        return None
     place = (scene, camera, frame_id)
     frame = frames.get(place)
     if frame is None:
         frame = frames[place] = Frame(*place, stamp=scene.replace("_", ""))
-    frame.files.setdefault(what, ref)
+    kept = frame.files.setdefault(what, ref)
+    return None if kept is ref else kept
 
 
 def file_of(what: str, frame: Frame, bus: Mapping[str, FileRef]) -> FileRef:

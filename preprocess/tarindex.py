@@ -96,7 +96,8 @@ def _members(tar: _Reader, path: Path) -> Iterator[TarMember]:
             size = int(override.get("size", size))
         at = data + (size + _BLOCK - 1) // _BLOCK * _BLOCK
         if size < 0 or data + size > end:
-            raise CutTar(f"{path} is cut: {_name(header)} ends at byte {data + size}, the file at byte {end}")
+            name = override.get("path") or _name(header)
+            raise CutTar(f"{path} is cut: {name} ends at byte {data + size}, the file at byte {end}")
         if kind in b"xLK":
             override |= _long_header(kind, tar.read(data, min(size, _MAX_NAME_BYTES)))
         elif kind != b"g":

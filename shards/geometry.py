@@ -96,6 +96,10 @@ def _parse_camera(name: str, entry: Any) -> Calibration:
     values = np.array([*distortion, raw.fx, raw.fy, raw.cx, raw.cy, *vars(undistorted).values()])
     if len(distortion) != wanted or not np.isfinite(values).all() or min(width_px, height_px) < 1:
         raise ValueError(f"cams_lidars.json: camera {name} must have {wanted} finite distortion values, got {entry}")
+    if min(raw.fx, raw.fy, undistorted.fx, undistorted.fy) <= 0:
+        raise ValueError(
+            f"cams_lidars.json: camera {name} must have focal lengths above 0, got {raw} and {undistorted}"
+        )
     return Calibration(lens, raw, undistorted, distortion, width_px, height_px)
 
 

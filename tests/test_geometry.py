@@ -71,6 +71,9 @@ def test_the_published_document_is_the_built_in_calibration() -> None:
         pytest.param({"Lens": "Pinhole"}, "Lens of front_center must be Telecam or Fisheye, got 'Pinhole'", id="lens"),
         pytest.param({"Distortion": [[1, 2]]}, "must have 5 finite distortion values", id="distortion"),
         pytest.param({"CamMatrix": [[1]]}, "camera front_center is not of the published form", id="matrix"),
+        pytest.param(
+            {"CamMatrix": [[0, 0, 1], [0, 1, 1]]}, "camera front_center must have focal lengths above 0", id="0"
+        ),
         pytest.param({"Resolution": None}, "camera front_center is not of the published form", id="resolution"),
     ],
 )

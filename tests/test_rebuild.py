@@ -236,6 +236,14 @@ def test_with_checksums_a_touched_file_is_the_same_and_a_changed_one_is_not(root
     )
 
 
+def test_with_checksums_a_file_that_cannot_be_read_is_bad_and_no_more(root: Path, tmp_path: Path) -> None:
+    path = files_of(root, "label")[2]
+    path.unlink()
+    path.symlink_to("nowhere")
+    said = shard(root, tmp_path / "out", SMALL_RULES, "--checksum", "--max-bad", "1")
+    assert f"cannot be opened: No such file or directory: {path}" in said
+
+
 def test_damage_in_what_would_be_carried_over_is_noticed_and_mended(synthetic: Path, built: Path, calls: Calls) -> None:
     """A flipped byte in the image of a shard whose boxes are rebuilt: that frame is converted whole."""
     opened = ShardSet(built)

@@ -143,6 +143,12 @@ def test_of_a_file_in_several_places_the_first_by_path_counts(tmp_path: Path) ->
     pack(tmp_path / "a.tar", (f"top/{IMAGE}", b"a"))
     touch(tmp_path / "folder", IMAGE)
     assert only(tmp_path).files["image"].read() == b"a"
+    assert found(tmp_path).notes == [], "all of one size: copies, as far as can be told without reading them"
+    pack(tmp_path / "b.tar", (IMAGE, b"bbb"))
+    assert found(tmp_path).notes == [
+        f"files found twice with other sizes: 1; {tmp_path}/a.tar: top/{IMAGE} counts, not {tmp_path}/b.tar: {IMAGE}"
+    ]
+    pack(tmp_path / "b.tar", (IMAGE, b"b"))
     (tmp_path / "a.tar").unlink()
     assert only(tmp_path).files["image"].read() == b"b"
 

@@ -277,7 +277,7 @@ def test_more_parts_than_shards(synthetic: Path, small_rules: Path, tmp_path: Pa
     assert "part 8 of 9: 0 shards written" in result.output
 
 
-@pytest.mark.parametrize("part", ["3/3", "-1/3", "1", "a/b", "1/0", "1/"])
+@pytest.mark.parametrize("part", ["3/3", "-1/3", "1", "a/b", "1/0", "1/", "\u00b2/3"])
 def test_a_wrong_part_is_wrong_usage(synthetic: Path, tmp_path: Path, part: str) -> None:
     result = prep("shard", "--root", synthetic, "--out", tmp_path, "--part", part)
     assert result.exit_code == 2

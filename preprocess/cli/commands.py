@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,8 @@ import orjson
 from PIL import Image
 
 from preprocess.build import How, Work, build, survey, write_stale
-from preprocess.cli.console import Commands, Progress, one_line
+from preprocess.cli.console import Commands, Progress
+from preprocess.cli.options import CAMERA, JSON, SHARDS, WORKERS, parse_part, parse_share, rules_option
 from preprocess.lock import Lock
 from preprocess.plan import Plan, make_plan
 from preprocess.report import (
@@ -25,7 +24,7 @@ from preprocess.report import (
     summary_lines,
     work_lines,
 )
-from preprocess.rules import change_lines, fingerprints, load_rules, rule_changes, rules_to_tables, rules_to_toml
+from preprocess.rules import change_lines, fingerprints, rule_changes, rules_to_tables, rules_to_toml
 from preprocess.slurm import array_script
 from preprocess.source import find_source
 from preprocess.synth.dataset import write_dataset
@@ -43,30 +42,6 @@ def main() -> None:
     """A2D2's tars to WebDataset shards that a multi-task network can learn from."""
 
 
-def rules_option(command: Callable[..., None]) -> Callable[..., None]:
-    """`--rules`, checked where it is given: a wrong rule is wrong usage."""
-
-    def parse(_: click.Context, __: click.Parameter, value: str) -> Any:
-        try:
-            return load_rules(value)
-        except (ValueError, OSError) as error:
-            raise click.BadParameter(one_line(error)) from error
-
-    option = click.option(
-        "--rules", default="default", callback=parse, metavar="FILE.toml|thesis", help="Conversion rules."
-    )
-    return functools.wraps(command)(option(command))
-
-
-def _parse_part(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    i, slash, n = value.partition("/")
-    if not (slash and i.isdigit() and n.isdigit() and int(i) < int(n)):
-        raise click.BadParameter(f"must be i/N with i from 0 to N-1, got {value}")
-    return int(i), int(n)
-
-
 def _echo(lines: Iterable[str], err: bool = False) -> None:
     for line in lines:
         click.echo(line, err=err)
@@ -76,32 +51,20 @@ def _echo_json(document: Any) -> None:
     click.echo(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode())
 
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
-_SHARDS = click.argument("shards", type=click.Path(exists=True, file_okay=False, path_type=Path))
-_CAMERAS = click.option(
-    "--camera", "cameras", multiple=True, type=click.Choice([*CAMERAS.values(), "all"]), default=["front_center"],
-    metavar="NAME", help=f"{', '.join(CAMERAS.values())} or all; may repeat.",
-)  # fmt: skip
-_WORKERS = click.option(
-    "--workers", type=click.IntRange(min=1), default=lambda: len(os.sched_getaffinity(0)), show_default="all cores",
-    help="Processes.",
-)  # fmt: skip
-
-
 @main.command(short_help="Turn A2D2's tars into shards, or go on doing so.")
 @click.option("--root", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Tars and extracted folders, mixed.")  # fmt: skip
 @click.option("--out", default="shards", type=click.Path(file_okay=False, path_type=Path), help="Where the shards go.")
 @rules_option
-@_CAMERAS
-@_WORKERS
-@click.option("--max-bad", type=click.FloatRange(0, 1), default=0.01,
+@CAMERA
+@WORKERS
+@click.option("--max-bad", type=click.FloatRange(0, 1), default=0.01, callback=parse_share,
               help="Share of frames with a bad file above which the exit code is 1.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Stop at the first bad file.")
 @click.option("--allow-cut-tars", is_flag=True, help="Use what lies before the cut.")
 @click.option("--checksum", is_flag=True, help="Know source files by content, not by size and time: reads them all.")
 @click.option("--dask", metavar="ADDRESS", help="Convert on a Dask cluster (extra `cluster`), e.g. tcp://node1:8786.")
-@click.option("--part", callback=_parse_part, metavar="i/N", help="This job's share of the shards, i from 0 to N-1.")
+@click.option("--part", callback=parse_part, metavar="i/N", help="This job's share of the shards, i from 0 to N-1.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and why, and do nothing.")
 def shard(
     root: Path, out: Path, rules: Any, cameras: tuple[str, ...], workers: int, max_bad: float, strict: bool,
@@ -173,7 +136,7 @@ def _write_part(out: Path, plan: Plan, work: Work, part: tuple[int, int], how: H
 @click.option("--root", required=True, type=click.Path(file_okay=False), help="As for `shard`.")
 @click.option("--out", default="shards", type=click.Path(file_okay=False), help="As for `shard`.")
 @click.option("--rules", help="As for `shard`.")
-@_CAMERAS
+@CAMERA
 @click.option("--parts", type=click.IntRange(min=1), default=8, help="Jobs in the array.")
 @click.option("--cpus", type=click.IntRange(min=1), default=8, help="Cores a job.")
 @click.option("--mem", "memory", default="16G", help="Memory a job, as SLURM writes it.")
@@ -190,8 +153,8 @@ def slurm(
 
 
 @main.command("verify", short_help="Check checksums, and decode every member.")
-@_SHARDS
-@_JSON
+@SHARDS
+@JSON
 def verify_command(shards: Path, as_json: bool) -> None:
     """Check checksums and counts, and decode every member; exit 1 with a list where something is wrong."""
     shard_set = ShardSet(shards)
@@ -209,8 +172,8 @@ def verify_command(shards: Path, as_json: bool) -> None:
 
 
 @main.command(short_help="Count what a set holds, and what was left out.")
-@_SHARDS
-@_JSON
+@SHARDS
+@JSON
 def inspect(shards: Path, as_json: bool) -> None:
     """Count what a set holds: labels, classes, boxes, depth, steering, and what was left out."""
     shard_set = ShardSet(shards)
@@ -228,11 +191,11 @@ def inspect(shards: Path, as_json: bool) -> None:
 
 
 @main.command(short_help="Draw one sample, or many, small.")
-@_SHARDS
+@SHARDS
 @click.option("--key", help="A sample's key; without it the first of those with the most labels.", show_default=False)
 @click.option("--contact-sheet", "count", type=click.IntRange(min=1), help="So many samples of the set, small.")
 @click.option("--out", default="panel.png", type=click.Path(dir_okay=False, path_type=Path), help="The picture.")
-@_JSON
+@JSON
 def show(shards: Path, key: str | None, count: int | None, out: Path, as_json: bool) -> None:
     """Draw one sample: boxes, classes, depth and steering in one picture; or many samples, small."""
     shard_set = ShardSet(shards)
@@ -259,7 +222,7 @@ def show(shards: Path, key: str | None, count: int | None, out: Path, as_json: b
 @rules_option
 @click.option("--diff", "shards", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Only what differs from the rules of this set.")  # fmt: skip
-@_JSON
+@JSON
 def rules(rules: Any, shards: Path | None, as_json: bool) -> None:
     """Print the effective rules as TOML that --rules accepts, with fingerprints as comments."""
     tables = rules_to_tables(rules)
@@ -283,7 +246,7 @@ def rules(rules: Any, shards: Path | None, as_json: bool) -> None:
 @click.option("--scenes", type=click.IntRange(min=1), default=3, help="Recordings.")
 @click.option("--frames", type=click.IntRange(min=1), default=40, help="Frames a scene.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Same seed, same bytes.")
-@_WORKERS
+@WORKERS
 def synth(out: Path, scenes: int, frames: int, seed: int, workers: int) -> None:
     """Write a small synthetic A2D2 into OUT: the same tars, names, keys and dtypes, a drawn world."""
     with Progress(scenes * frames, "frames") as progress:

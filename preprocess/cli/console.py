@@ -56,6 +56,8 @@ class Commands(click.Group):
         catch_signals()
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # whoever read the lines has seen enough; click ends quietly
         except (ValueError, OSError) as error:
             click.echo(f"a2d2-prep: {one_line(error)}", err=True)
             ctx.exit(1)
