@@ -92,19 +92,27 @@ def build_network(config: RunConfig, facts: Document) -> MultiTaskNet:
 
 def check_data(facts: Document, shards: ShardSet, path: Path) -> None:
     """Raises ValueError where the network of a checkpoint cannot be used on these shards."""
+    check_classes(facts, path, str(shards.folder))
+    if facts["size_px"] != shards.size_px:
+        raise ValueError(
+            f"{path} must have the image size of {shards.folder}: it has {facts['size_px']}, the data {shards.size_px}"
+        )
+
+
+def check_classes(facts: Document, path: Path, data: str) -> None:
+    """Raises ValueError where a checkpoint's class ids mean something else than in our data, pictures and metrics."""
     for what, theirs, ours in (
         ("segmentation classes", facts["segmentation_classes"], list(SEGMENTATION_CLASSES)),
         ("box classes", facts["box_classes"], list(BOX_CLASSES)),
-        ("image size", facts["size_px"], shards.size_px),
     ):
         if theirs != ours:
-            raise ValueError(f"{path} must have the {what} of {shards.folder}: {_difference(theirs, ours)}")
+            raise ValueError(f"{path} must have the {what} of {data}: {_difference(theirs, ours)}")
 
 
-def _difference(theirs: Any, ours: Any) -> str:
-    if not isinstance(theirs, list):
-        return f"it has {theirs}, the data {ours}"
+def _difference(theirs: list[str], ours: list[str]) -> str:
     extra, lacking = sorted(set(theirs) - set(ours)), sorted(set(ours) - set(theirs))
+    if not extra and not lacking:
+        return "it has the same ones in another order"
     return f"it has {len(theirs)}, the data {len(ours)}; only it has {extra or 'none'}, it lacks {lacking or 'none'}"
 
 

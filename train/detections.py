@@ -44,8 +44,14 @@ def detections(grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Each slot proposes its best class; its score is objectness times class value, as in YOLO, both cut to 0..1.
     """
     values, classes = class_values(grid).clamp(0, 1).max(dim=1)
-    scores = grid[..., 0].flatten().clamp(0, 1) * values
-    boxes = boxes_of_grid(grid)
+    return suppressed(boxes_of_grid(grid), grid[..., 0].flatten().clamp(0, 1) * values, classes)
+
+
+def suppressed(boxes: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (N, 4) in any one unit, scores and class ids (N,) -> those that are left after NMS per class, best first.
+
+    At most 100; a box without score or area is none.
+    """
     likely = (scores > 0) & ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
     boxes, scores, classes = boxes[likely], scores[likely], classes[likely]
     kept = batched_nms(boxes, scores, classes, NMS_IOU)[:MAX_DETECTIONS]

@@ -1,0 +1,180 @@
+"""A checkpoint's network on pictures of any size: squeezed as the training images were, results in their own pixels."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shards.classes import BOX_CLASSES
+from shards.draw import Box, Picture
+from train.checkpoint import Checkpoint, check_classes, load_checkpoint
+from train.deployed import deployed
+from train.detections import suppressed
+from train.inputs import Frame, Source, jobs_of
+from train.stream import Stopped
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of a frame, in pixels of `width_px` x `height_px`; None where it has no such head."""
+
+    width_px: int
+    height_px: int
+    steering_deg: list[float] | None = None  # ten, left negative, in order of time
+    segmentation: NDArray[np.uint8] | None = None  # (H, W) class id
+    depth_m: NDArray[np.float32] | None = None  # (H, W)
+    boxes: list[Box] | None = None  # after NMS, best first, edge-based
+
+    def resized(self, width_px: int, height_px: int) -> Prediction:
+        """The same in pixels of another size: classes from the nearest pixel, depth in between."""
+        size = (width_px, height_px)
+        across, down = width_px / self.width_px, height_px / self.height_px
+        return Prediction(
+            width_px,
+            height_px,
+            self.steering_deg,
+            None if self.segmentation is None else _resized(self.segmentation, size, cv2.INTER_NEAREST_EXACT),
+            None if self.depth_m is None else _resized(self.depth_m, size, cv2.INTER_LINEAR),
+            None if self.boxes is None else [
+                Box(box.x1 * across, box.y1 * down, box.x2 * across, box.y2 * down, box.class_id, box.name, box.score)
+                for box in self.boxes
+            ],
+        )  # fmt: skip
+
+
+def _resized(array: NDArray[Any], size: tuple[int, int], interpolation: int) -> NDArray[Any]:
+    return np.asarray(cv2.resize(array, size, interpolation=interpolation))
+
+
+class Predictor:
+    """A checkpoint's network on a device."""
+
+    def __init__(self, path: Path, device: torch.device, min_score: float) -> None:
+        """Raises ValueError where the checkpoint is none, or has other classes than ours."""
+        self.checkpoint: Checkpoint = load_checkpoint(path)
+        self.facts = self.checkpoint["facts"]
+        check_classes(self.facts, path, "A2D2 (shards/classes.py)")
+        self.tasks: list[str] = list(self.checkpoint["tasks"])
+        self.size_px: int = self.facts["size_px"]
+        self.min_score = min_score
+        self.device = device
+        module, self.config = deployed(self.checkpoint, self.tasks, logits=False)
+        self.module = module.to(device)
+
+    def squeeze(self, image: Picture) -> Picture:
+        """(H, W, 3) of any size -> (S, S, 3): the whole frame; along an axis that shrinks pixels are averaged."""
+        size = self.size_px
+        height, width = image.shape[:2]
+        shrunk = (min(width, size), min(height, size))
+        if shrunk != (width, height):
+            image = np.asarray(cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        if shrunk != (size, size):
+            image = np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+        return image
+
+    def predict(self, samples: Sequence[Picture]) -> list[Prediction]:
+        """Squeezed frames -> a prediction each, in their pixels."""
+        images = torch.from_numpy(np.stack(samples)).to(self.device)
+        with torch.no_grad():
+            found = {name: values.cpu() for name, values in self.module(images).items()}
+        return [self._of_row({name: values[row] for name, values in found.items()}) for row in range(len(samples))]
+
+    def _of_row(self, found: dict[str, Tensor]) -> Prediction:
+        steering, segmentation, depth = (found.get(name) for name in ("steering_deg", "segmentation", "depth_m"))
+        return Prediction(
+            self.size_px,
+            self.size_px,
+            None if steering is None else [round(angle, 3) for angle in steering.tolist()],
+            None if segmentation is None else segmentation.numpy(),
+            None if depth is None else depth.numpy(),
+            self._boxes(found["boxes_px"], found["box_scores"]) if "boxes_px" in found else None,
+        )
+
+    def _boxes(self, corners: Tensor, class_scores: Tensor) -> list[Box]:
+        scores, classes = class_scores.max(dim=1)
+        likely = scores >= self.min_score
+        kept = suppressed(corners[likely], scores[likely], classes[likely])
+        return [
+            Box(x1, y1, x2, y2, class_id, BOX_CLASSES[class_id], score)
+            for (x1, y1, x2, y2), score, class_id in zip(*(values.tolist() for values in kept), strict=True)
+        ]
+
+
+def predict_frames(
+    predictor: Predictor,
+    sources: Iterable[Source],
+    *,
+    batch_size: int,
+    workers: int,
+    prepare: Callable[[Frame], Frame],
+    write: Callable[[Frame, Prediction], None],
+    done: Callable[[Frame], None],
+    stopping: Callable[[], bool],
+) -> None:
+    """Each frame through `prepare`, the network and, in its own pixels, `write`; without a picture to `done` alone.
+
+    Reading, and writing what was found, goes on in threads beside the network. Raises Stopped between two batches.
+    """
+
+    def read(job: tuple[Callable[..., Frame], ...]) -> tuple[Frame, Picture | None]:
+        frame = prepare(job[0](*job[1:]))
+        return frame, None if frame.image is None else predictor.squeeze(frame.image)
+
+    def put(frame: Frame, found: Prediction) -> None:
+        assert frame.image is not None, "only frames with a picture are predicted"
+        write(frame, found.resized(frame.image.shape[1], frame.image.shape[0]))
+
+    jobs = (job for source in sources for job in jobs_of(source))
+    written: deque[tuple[Frame, Future[None]]] = deque()
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for batch in _batches(_ahead(pool, read, jobs, 2 * batch_size), batch_size):
+            if stopping():
+                raise Stopped
+            seen = [(frame, sample) for frame, sample in batch if sample is not None]
+            found = predictor.predict([sample for _, sample in seen]) if seen else []
+            written.extend(
+                (frame, pool.submit(put, frame, prediction)) for (frame, _), prediction in zip(seen, found, strict=True)
+            )
+            for frame, sample in batch:
+                if sample is None:
+                    done(frame)
+            while len(written) > 2 * batch_size:
+                _settle(written, done)
+        while written:
+            _settle(written, done)
+
+
+def _settle(written: deque[tuple[Frame, Future[None]]], done: Callable[[Frame], None]) -> None:
+    frame, future = written.popleft()
+    future.result()
+    done(frame)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[_Item], _Result], jobs: Iterator[_Item], count: int
+) -> Iterator[_Result]:
+    """`work` of each job in their order, up to `count` of them under way."""
+    waiting = deque(pool.submit(work, job) for job in islice(jobs, count))
+    while waiting:
+        result = waiting.popleft().result()
+        waiting.extend(pool.submit(work, job) for job in islice(jobs, 1))
+        yield result
+
+
+def _batches(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
+    while batch := list(islice(items, size)):
+        yield batch
