@@ -15,12 +15,14 @@ from models.cost import forward_gmac, parameter_counts
 from shards.reader import ShardSet
 from shards.writer import write_whole
 from train.baselines import score_groups
+from train.card import write_card
 from train.checkpoint import BEST, Checkpoint, build_network, check_data, load_checkpoint
 from train.config import RunConfig, build_config
 from train.evaluate import evaluate
 from train.groups import GROUPINGS, WHOLE
 from train.objective import Objective
 from train.pictures import draw_curves, draw_samples
+from train.provenance import provenance
 from train.report import counts_line, result_text
 from train.run import (
     EVALUATION_FILE,
@@ -40,7 +42,8 @@ TABLE_FILE = "table.txt"
 
 def finish(run: Run, reporter: Reporter) -> None:
     """Evaluation, pictures and table of `best.pt`, from the validation of its epoch."""
-    run.objective.network.load_state_dict(load_checkpoint(run.folder / BEST)["weights"])
+    held = load_checkpoint(run.folder / BEST)
+    run.objective.network.load_state_dict(held["weights"])
     draw_samples(run.folder / PICTURES, run.objective, run.val if run.val.samples else run.train, run.tasks)
     draw_curves(run.folder / PICTURES / "losses.png", metrics_lines(run.folder / METRICS_FILE))
     record = {
@@ -52,10 +55,12 @@ def finish(run: Run, reporter: Reporter) -> None:
         "peak_memory": peak_memory(run.objective.device),
     }
     write_whole(run.folder / EVALUATION_FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))
+    card = write_card(run.folder / BEST, held, record)
     write_whole(run.folder / TABLE_FILE, (result_text(record, apart=True) + "\n").encode())
     say_result(record, f"best.pt, epoch {record['epoch']} of {run.progress.epoch}", reporter, apart=False)
     reporter.say(f"in {run.folder}: {BEST}, {EVALUATION_FILE}, {METRICS_FILE}, {PICTURES}/ and {TABLE_FILE}, "
                  "which also has the results by class, distance and angle")  # fmt: skip
+    reporter.say(card)
 
 
 def _origin(config: RunConfig, facts: Mapping[str, Any], shards: ShardSet, objective: Objective) -> dict[str, Any]:
@@ -76,6 +81,7 @@ def _origin(config: RunConfig, facts: Mapping[str, Any], shards: ShardSet, objec
         "cost": network_cost(objective, facts["size_px"]),
         "notes": notes(config),
         "torch": torch.__version__,
+        "made_by": provenance(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
     }
@@ -174,6 +180,8 @@ def evaluate_checkpoint(
         **result.record(config.coefficient, baselines[WHOLE]),
         "peak_memory": peak_memory(device),
     }
+    if split == "val":  # what is measured on training data is no result
+        reporter.say(write_card(path, checkpoint, record))
     if by:
         groups = {name: group.record(config.coefficient, baselines[name]) for name, group in result.groups.items()}
         record |= {"by": by, "groups": groups}

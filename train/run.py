@@ -30,6 +30,7 @@ from train.config import Document, RunConfig, dump_toml, to_document
 from train.evaluate import check_criterion
 from train.initial import find_start
 from train.objective import Objective
+from train.provenance import provenance
 from train.ranks import Ranks
 from train.regimes import choose_samples, plan_warnings, slow_parts
 from train.steps import Steps
@@ -121,6 +122,7 @@ class Run:
             "progress": asdict(self.progress),
             "tasks": list(self.tasks),
             "counts": self.counts,
+            "made_by": provenance(),
         }
         if name == LAST:
             checkpoint["steps"] = self.steps.state_dict()
