@@ -87,6 +87,7 @@ def test_a_mode_from_end_to_end(case: str, tiny: Path, tmp_path: Path):
     assert result.exit_code == 0, result.output
     assert {path.name for path in out.iterdir()} == {
         "config.toml", "last.pt", "best.pt", "metrics.jsonl", "eval.json", "table.txt", "baselines.json", "pictures",
+        "model-card.md", "tensorboard",
     }  # fmt: skip
     record = json.loads((out / "eval.json").read_bytes())
     assert len(record["metrics"]) == metrics

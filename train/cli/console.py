@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
@@ -19,7 +20,36 @@ from train.stream import Stopped
 
 HELP = {"help_option_names": ["-h", "--help"]}
 STOPPED = 75  # exit code: stopped by a signal with the work kept
+_OPTION_COLUMN = 25  # characters before what an option does
 _LINE_EVERY_S = 10.0  # in a batch log, where there is no bar
+
+
+class Grouped(click.Command):
+    """A command whose many options come under headings, a line each where it can be."""
+
+    def __init__(self, *args: Any, groups: Mapping[str, Sequence[str]], **kwargs: Any) -> None:
+        """`groups`: heading -> names of options as they are typed; what is in none comes last."""
+        super().__init__(*args, **kwargs)
+        self.groups = groups
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The headings, with columns that stand under each other."""
+        left = {parameter.opts[-1]: parameter.get_help_record(ctx) for parameter in self.get_params(ctx)}
+        for heading, names in self.groups.items():
+            self._write_group(formatter, heading, [left.pop(name) for name in names])
+        if left:
+            self._write_group(formatter, "Other", list(left.values()))
+
+    def _write_group(
+        self, formatter: click.HelpFormatter, heading: str, records: Sequence[tuple[str, str] | None]
+    ) -> None:
+        formatter.write(f"\n{heading}:\n")
+        for names, text in filter(None, records):
+            lines = textwrap.wrap(text, formatter.width - 2 - _OPTION_COLUMN)
+            if len(names) >= _OPTION_COLUMN:
+                lines.insert(0, "")
+            indent = "\n" + " " * (2 + _OPTION_COLUMN)
+            formatter.write(f"  {names:<{_OPTION_COLUMN}}{indent.join(lines)}\n")
 
 
 class Console:

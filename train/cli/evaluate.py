@@ -17,16 +17,21 @@ from train.outcome import evaluate_checkpoint, say_result
 
 @click.command(context_settings=HELP)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--shards", default="shards", show_default=True, type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(SPLITS), default="val", show_default=True)
+@click.option("--shards", default="shards", show_default=True, type=click.Path(path_type=Path),
+              help="Folder that a2d2-prep wrote.")  # fmt: skip
+@click.option("--split", type=click.Choice(SPLITS), default="val", show_default=True,
+              help="Measured on; constants come from train.")  # fmt: skip
 @click.option("--by", type=click.Choice(tuple(GROUPINGS)), help="The same table for each camera or scene too.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="auto: a GPU, if any.")
 @click.option("--workers", type=click.IntRange(min=-1), default=-1, help="Reading threads [default: as amtl-train].")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result there too.")
 def main(
     checkpoint: Path, shards: Path, split: str, by: str | None, device: str, workers: int, json_file: Path | None
 ) -> None:
-    """Measure CHECKPOINT (best.pt or last.pt of a run) on a split, each metric beside constant predictions."""
+    """Measure CHECKPOINT (best.pt or last.pt of a run) on a split, each metric beside constant predictions.
+
+    On val, a model card is written beside CHECKPOINT: model-card.md for best.pt.
+    """
     with exit_codes("amtl-eval", "nothing was written"), stop_signals() as stopping:
         console = Console()
         try:

@@ -34,14 +34,15 @@ def batch_size(context: click.Context, parameter: click.Parameter, value: str) -
 
 @click.command(context_settings=HELP)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--format", "file_format", type=click.Choice(FORMATS), default="onnx", show_default=True)
+@click.option("--format", "file_format", type=click.Choice(FORMATS), default="onnx", show_default=True,
+              help="onnx needs the extra export.")  # fmt: skip
 @click.option(
     "--tasks", callback=task_list, metavar="TASK,...", help="Heads to export [default: all that are trained]."
 )
 @click.option("--batch", callback=batch_size, default="free", show_default=True, metavar="free|N",
               help="Images per call: any number, or always N.")  # fmt: skip
 @click.option("--logits", is_flag=True, help="Segmentation as class scores (float) instead of class ids (uint8).")
-@click.option("--out", type=click.Path(path_type=Path), help="[default: beside CHECKPOINT, by its name]")
+@click.option("--out", type=click.Path(path_type=Path), help="The file [default: beside CHECKPOINT, by its name].")
 def main(
     checkpoint: Path, file_format: str, tasks: tuple[str, ...] | None, batch: int | None, logits: bool, out: Path | None
 ) -> None:

@@ -12,7 +12,8 @@ from train.comparison import write_report
 
 @click.command(context_settings=HELP)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", default="report.html", show_default=True, type=click.Path(path_type=Path))
+@click.option("--out", default="report.html", show_default=True, type=click.Path(path_type=Path),
+              help="The page.")  # fmt: skip
 def main(runs: tuple[Path, ...], out: Path) -> None:
     """Compare RUNS, the folders of finished runs, in one HTML file that needs nothing beside it.
 

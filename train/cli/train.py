@@ -11,7 +11,7 @@ import click
 from models.backbone import BACKBONES, NORMS
 from shards.schema import TASKS
 from train.balance import coefficients_from as find_coefficients
-from train.cli.console import HELP, Console, exit_codes, stop_signals
+from train.cli.console import HELP, Console, Grouped, exit_codes, stop_signals
 from train.config import (
     BALANCES,
     DEVICES,
@@ -49,59 +49,77 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
     return parse
 
 
-@click.command(context_settings=HELP)
-@click.option("--mode", type=click.Choice(MODES), help="How to train; needed unless --config says it.")
-@click.option("--shards", help="Folder that a2d2-prep wrote [default: shards].")
-@click.option("--task", type=click.Choice(TASKS), help="The task of --mode single.")
-@click.option("--network", "network__name", type=click.Choice(NETWORKS), help="mtl: the multi-task network; "
-              "stl: the task's own, in --mode single [default there].")  # fmt: skip
-@click.option("--config", "config_name", help="TOML file of options, or the preset `thesis`.")
-@click.option("--out", help="Run folder [default: runs/<mode>].")
-@click.option("--epochs", type=int, help="[default: asymmetric 10, else 40]")
-@click.option("--seed", type=int, help="[default: 0]")
-@click.option("--device", type=click.Choice(DEVICES), help="[default: auto, a GPU where there is one]")
-@click.option("--workers", type=int, help="Reading threads [default: none on a CPU, up to 8 beside a GPU].")
-@click.option("--order", "stream__order", type=click.Choice(ORDERS), help="items: labels shuffled independently; "
-              "samples: an image's labels together, read once [default: items].")  # fmt: skip
-@click.option("--augment", "augment__on", is_flag=True, default=None, help="Mirror half of the training images with "
-              "their labels, and vary brightness, contrast and saturation by a fifth.")  # fmt: skip
-@click.option("--shuffle-shards", "stream__shuffle_shards", type=int, help="Shards in a block of the shuffle [all].")
-@click.option("--batch-size", "stream__batch_size", type=int, help="Samples of a step; of validation everywhere [4].")
-@click.option("--micro-batch", "stream__micro_batch", type=int,
-              help="Images that go through the network together; changes speed and memory, no result [8].")  # fmt: skip
-@click.option("--allow-missing", "stream__allow_missing", is_flag=True, default=None,
-              help="Symmetric: train also on samples that lack labels.")  # fmt: skip
-@click.option("--keep-labels", "stream__keep_labels", multiple=True, callback=pairs(float), metavar="TASK=SHARE",
-              help="Use only this share of a task's train labels, chosen by key: boxes=0.1,depth=0.5.")  # fmt: skip
-@click.option("--one-label", "stream__one_label", is_flag=True, default=None,
-              help="Use one label of each train sample, chosen by key.")  # fmt: skip
-@click.option("--repeat-rare", "stream__repeat_rare", type=int,
-              help="Asymmetric: repeat labels of rarer tasks in an epoch, at most so often [1].")  # fmt: skip
-@click.option("--balance", "balance__method", type=click.Choice(BALANCES), help="fixed coefficients, re-set after "
-              "every epoch, learnt (uncertainty), or fixed with PCGrad on the shared part [fixed].")  # fmt: skip
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Of the network's arithmetic [fp32].")
-@click.option("--weights", "network__weights", help="Backbone: auto (ImageNet), none, or a file [default: auto].")
-@click.option("--init-from", metavar="CHECKPOINT", help="Start with its weights, as far as they fit: other heads, "
-              "other classes, another image size.")  # fmt: skip
-@click.option("--norm", "network__norm", type=click.Choice(("auto", *NORMS)),
-              help="[default: frozen with pretrained weights, group from scratch]")  # fmt: skip
-@click.option("--backbone", "network__backbone", type=click.Choice(BACKBONES), help="[resnet50]")
-@click.option("--width", "network__width", type=float, help="Scales neck and heads, or an stl network [default: 1].")
-@click.option("--threshold", multiple=True, callback=pairs(int), metavar="PART=N",
-              help="Asymmetric: items between two steps of a part (shared or a task); repeats.")  # fmt: skip
-@click.option("--learning-rate", multiple=True, callback=pairs(float), metavar="PART=X",
-              help="Adam's, of a part (asymmetric: shared or a task; else `all`); repeats.")  # fmt: skip
-@click.option("--coefficient", multiple=True, callback=pairs(float), metavar="TASK=X",
-              help="Divides a task's loss; repeats.")  # fmt: skip
-@click.option("--coefficients-from", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
-              help="Take each coefficient from the val loss of a run of that task alone; repeats.")  # fmt: skip
-@click.option("--best", help='What best.pt is chosen by, on val: loss, or a metric such as "boxes mAP50" [loss].')
-@click.option("--wandb", metavar="PROJECT", help="Follow the run with Weights & Biases too (extra `wandb`).")
-@click.option("--resume", is_flag=True, help="Go on with the run that the folder holds.")
-def main(config_name: str | None, resume: bool, coefficients_from: tuple[Path, ...], **options: Any) -> None:
-    """Train on shards: asymmetric, symmetric, or a single task. Several processes: torchrun, see docs/hpc.md.
+GROUPS = {  # of --help
+    "The run": ("--mode", "--task", "--shards", "--out", "--config", "--resume", "--epochs", "--seed", "--device",
+                "--workers", "--best", "--wandb", "--help"),
+    "The network and its first weights": ("--network", "--backbone", "--width", "--norm", "--precision", "--weights",
+                                          "--init-from"),
+    "What it trains on": ("--order", "--shuffle-shards", "--batch-size", "--micro-batch", "--augment",
+                          "--keep-labels", "--one-label", "--allow-missing", "--repeat-rare"),
+    "Losses and steps (PART: shared or a task; all in other modes than asymmetric)": (
+        "--learning-rate", "--threshold", "--coefficient", "--coefficients-from", "--balance"),
+}  # fmt: skip
 
-    A stop by SIGTERM, SIGINT or SIGUSR1 keeps the work and exits with 75; the same command with --resume goes on.
+
+@click.command(cls=Grouped, groups=GROUPS, context_settings=HELP)
+@click.option("--mode", type=click.Choice(MODES), metavar="MODE", help="asymmetric, symmetric or single")
+@click.option(
+    "--task", type=click.Choice(TASKS), metavar="TASK", help="steering, segmentation, boxes, depth: for single"
+)
+@click.option("--shards", metavar="DIR", help="what a2d2-prep wrote [shards]")
+@click.option("--out", metavar="DIR", help="the run's folder [runs/MODE]")
+@click.option("--config", "config_name", metavar="FILE", help="these options as TOML, or the preset thesis")
+@click.option("--resume", is_flag=True, help="go on with the run in --out")
+@click.option("--epochs", type=int, metavar="N", help="[10 in mode asymmetric, else 40]")
+@click.option("--seed", type=int, metavar="N", help="decides first weights and the order of items [0]")
+@click.option("--device", type=click.Choice(DEVICES), metavar="NAME", help="auto, cpu or cuda [auto: a GPU if any]")
+@click.option("--workers", type=int, metavar="N", help="reading threads [CPU: none, GPU: up to 8]")
+@click.option("--best", metavar="METRIC", help='best.pt by the val loss, or as "boxes mAP50" [loss]')
+@click.option("--wandb", metavar="PROJECT", help="follow it with Weights & Biases too (extra wandb)")
+@click.option("--network", "network__name", type=click.Choice(NETWORKS), metavar="NAME",
+              help="mtl, or the task's own: stl [single: stl, else mtl]")  # fmt: skip
+@click.option("--backbone", "network__backbone", type=click.Choice(BACKBONES), metavar="NAME",
+              help="of mtl: resnet50 or resnet18 [resnet50]")  # fmt: skip
+@click.option("--width", "network__width", type=float, metavar="X", help="scales the channels of neck and heads [1]")
+@click.option("--norm", "network__norm", type=click.Choice(("auto", *NORMS)), metavar="NAME",
+              help="frozen, group, sample, batch [auto: by --weights]")  # fmt: skip
+@click.option("--precision", type=click.Choice(PRECISIONS), metavar="NAME", help="fp32 or bf16 [fp32]")
+@click.option(
+    "--weights", "network__weights", metavar="FILE", help="the backbone's: auto (ImageNet), none, FILE [auto]"
+)
+@click.option("--init-from", metavar="CHECKPOINT", help="start with its weights, as far as they fit")
+@click.option("--order", "stream__order", type=click.Choice(ORDERS), metavar="NAME",
+              help="items, or samples: images' labels together [items]")  # fmt: skip
+@click.option("--shuffle-shards", "stream__shuffle_shards", type=int, metavar="N",
+              help="shards that a block of the shuffle spans [0: all]")  # fmt: skip
+@click.option("--batch-size", "stream__batch_size", type=int, metavar="N",
+              help="samples of a step; in validation everywhere [4]")  # fmt: skip
+@click.option("--micro-batch", "stream__micro_batch", type=int, metavar="N",
+              help="images in a forward: of speed, not results [8]")  # fmt: skip
+@click.option(
+    "--augment", "augment__on", is_flag=True, default=None, help="mirror half of the images, vary their colours"
+)
+@click.option("--keep-labels", "stream__keep_labels", multiple=True, callback=pairs(float), metavar="TASK=X",
+              help="keep so much of a task's labels: boxes=0.1")  # fmt: skip
+@click.option("--one-label", "stream__one_label", is_flag=True, default=None, help="keep one label of each sample")
+@click.option("--allow-missing", "stream__allow_missing", is_flag=True, default=None,
+              help="symmetric: samples that lack labels too")  # fmt: skip
+@click.option("--repeat-rare", "stream__repeat_rare", type=int, metavar="N",
+              help="asymmetric: a rarer task's label up to N times [1]")  # fmt: skip
+@click.option("--learning-rate", multiple=True, callback=pairs(float), metavar="PART=X", help="Adam's [by part]")
+@click.option("--threshold", multiple=True, callback=pairs(int), metavar="PART=N",
+              help="asymmetric: items a step [shared 48, 16 to 32]")  # fmt: skip
+@click.option(
+    "--coefficient", multiple=True, callback=pairs(float), metavar="TASK=X", help="divides the loss [1 to 400]"
+)
+@click.option("--coefficients-from", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
+              help="each the val loss of a single-task run")  # fmt: skip
+@click.option("--balance", "balance__method", type=click.Choice(BALANCES), metavar="NAME",
+              help="fixed, epoch, uncertainty or pcgrad [fixed]")  # fmt: skip
+def main(config_name: str | None, resume: bool, coefficients_from: tuple[Path, ...], **options: Any) -> None:
+    """Train on shards. What each option is for, at length: docs/commands.md. Several GPUs: torchrun, docs/hpc.md.
+
+    A stop (Ctrl-C, SIGTERM, SIGUSR1) keeps the work and exits with 75; --resume goes on.
     """
     with exit_codes("amtl-train", "the same command with --resume goes on"), stop_signals() as stopping:
         options["coefficient"] = {**find_coefficients(coefficients_from), **options["coefficient"]}

@@ -1,0 +1,58 @@
+"""Each command's --help fits a screen of 80 columns and 50 lines, and says what an option is and its default."""
+
+from __future__ import annotations
+
+import re
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from preprocess.cli.commands import main as a2d2_prep
+from train.cli import evaluate, export, predict, report, train
+
+COMMANDS: dict[str, tuple[click.Command, list[str]]] = {
+    "a2d2-prep": (a2d2_prep, []),
+    **{f"a2d2-prep {name}": (a2d2_prep, [name]) for name in a2d2_prep.commands},
+    "amtl-train": (train.main, []),
+    "amtl-eval": (evaluate.main, []),
+    "amtl-report": (report.main, []),
+    "amtl-predict": (predict.main, []),
+    "amtl-export": (export.main, []),
+}
+
+
+def help_of(name: str) -> str:
+    command, arguments = COMMANDS[name]
+    program = name.split(maxsplit=1)[0]
+    result = CliRunner().invoke(command, [*arguments, "--help"], prog_name=program, terminal_width=80)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_it_fits_a_screen(name: str):
+    lines = help_of(name).splitlines()
+    assert len(lines) <= 50
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(name: str):
+    """A bare `--shards PATH` tells a newcomer nothing."""
+    command, arguments = COMMANDS[name]
+    for part in arguments:
+        assert isinstance(command, click.Group)
+        command = command.commands[part]
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, f"{name} {option.opts[0]}"
+
+
+def test_the_trainer_s_groups_hold_each_option_once():
+    """An option that is new comes last, under `Other`, until somebody places it."""
+    listed = [name for names in train.GROUPS.values() for name in names]
+    assert len(listed) == len(set(listed))
+    shown = re.findall(r"^  (?:-h, )?(--[a-z-]+)", help_of("amtl-train"), re.MULTILINE)
+    assert shown == listed
+    assert set(listed) == {option.opts[-1] for option in train.main.params} | {"--help"}
