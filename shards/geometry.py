@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 Position = TypeVar("Position", float, NDArray[np.float64])
 
+_POINTS_AT_ONCE = 1 << 14  # OpenCV makes derivatives too, 240 bytes a point
+
 CAMERAS = {  # token in file names -> name in cams_lidars.json; the folder is "cam_" + name
     "frontcenter": "front_center",
     "frontleft": "front_left",
@@ -127,6 +129,13 @@ def raw_rays(calibration: Calibration) -> NDArray[np.float64]:
 
 def raw_from_undistorted(calibration: Calibration, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N, 2) col, row of the undistorted image -> (N, 2) col, row of the stored, distorted image."""
+    if not len(pixels):
+        return np.empty((0, 2))
+    parts = [pixels[start : start + _POINTS_AT_ONCE] for start in range(0, len(pixels), _POINTS_AT_ONCE)]
+    return np.concatenate([_distort(calibration, part) for part in parts])
+
+
+def _distort(calibration: Calibration, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     camera = calibration.undistorted
     rays = np.ones((len(pixels), 3))
     rays[:, 0] = (pixels[:, 0] - camera.cx) / camera.fx
