@@ -1,13 +1,20 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Each makes its own environment in .venv/.
+# Two commands on a fresh machine: `make demo` and `make test`; `make help` lists the rest. All work in .venv/.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test clean
+.PHONY: help demo test lint format docs clean
 
 help:
-	@echo "make demo    synthetic data set -> shards -> asymmetric training -> table and pictures, in demo/"
-	@echo "make test    linters, types, import rules and the tests"
+	@echo "make demo    synthetic data set -> shards -> asymmetric training -> table and pictures, in demo/: 6 minutes"
+	@echo "make test    all that a change must pass: style, types, import rules, tests; what CI runs"
+	@echo "make lint    of these, style, types and import rules: seconds"
+	@echo "make format  mend the style where that can be done by itself"
+	@echo "make docs    write each command's --help into docs/commands.md"
 	@echo "make clean   remove demo/ and .venv/"
+	@echo
+	@echo "Each makes an environment in .venv/ first: two minutes and 5 GB. PYTHON=python3.12 chooses another Python."
+	@echo "Activated (. .venv/bin/activate), it has a2d2-prep, amtl-train, amtl-eval, amtl-report, amtl-predict and"
+	@echo "amtl-export, all with --help. First steps: docs/tutorial.md; for developers: CONTRIBUTING.md."
 
 .venv/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
@@ -27,7 +34,7 @@ demo: .venv/installed
 	@$(BIN)/amtl-train --mode asymmetric --shards demo/shards --config examples/demo-train.toml --out demo/run
 	@echo "== done: the table is in demo/run/table.txt too; look at demo/sample.png and demo/run/pictures/"
 
-test: .venv/installed
+lint: .venv/installed
 	@echo "== style (ruff)"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -35,8 +42,17 @@ test: .venv/installed
 	@$(BIN)/mypy
 	@echo "== who may import whom (import-linter)"
 	@$(BIN)/lint-imports
+
+test: lint
 	@echo "== tests (pytest)"
 	@$(BIN)/python -m pytest -q
+
+format: .venv/installed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+docs: .venv/installed
+	@$(BIN)/python -m tests.help_pages
 
 clean:
 	rm -rf demo .venv

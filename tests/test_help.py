@@ -6,28 +6,9 @@ import re
 
 import click
 import pytest
-from click.testing import CliRunner
 
-from preprocess.cli.commands import main as a2d2_prep
-from train.cli import evaluate, export, predict, report, train
-
-COMMANDS: dict[str, tuple[click.Command, list[str]]] = {
-    "a2d2-prep": (a2d2_prep, []),
-    **{f"a2d2-prep {name}": (a2d2_prep, [name]) for name in a2d2_prep.commands},
-    "amtl-train": (train.main, []),
-    "amtl-eval": (evaluate.main, []),
-    "amtl-report": (report.main, []),
-    "amtl-predict": (predict.main, []),
-    "amtl-export": (export.main, []),
-}
-
-
-def help_of(name: str) -> str:
-    command, arguments = COMMANDS[name]
-    program = name.split(maxsplit=1)[0]
-    result = CliRunner().invoke(command, [*arguments, "--help"], prog_name=program, terminal_width=80)
-    assert result.exit_code == 0, result.output
-    return result.output
+from tests.help_pages import COMMANDS, help_of
+from train.cli import train
 
 
 @pytest.mark.parametrize("name", COMMANDS)
