@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint format docs clean
+.PHONY: help demo experiment test lint format docs clean
 
 help:
 	@echo "make demo    synthetic data set -> shards -> asymmetric training -> table and pictures, in demo/: 6 minutes"
+	@echo "make experiment   the thesis's comparison on a synthetic set, two seeds, and its report, in demo/experiment/: an hour"
 	@echo "make test    all that a change must pass: style, types, import rules, tests; what CI runs"
 	@echo "make lint    of these, style, types and import rules: seconds"
 	@echo "make format  mend the style where that can be done by itself"
