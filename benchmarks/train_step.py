@@ -4,7 +4,8 @@
     python benchmarks/train_step.py --device cuda --backbone resnet50 --size 1024    # a GPU
 
 Every way trains the same items in the order `items` with the thesis's thresholds, from data already in memory: what
-is timed is the network. Ways take turns in each round; a ratio is the median over the rounds of its own round's ratio.
+is timed is the network: on a CPU by the process's CPU time, which other work on the machine changes little. Ways take
+turns in each round; a ratio is the median over the rounds of its own round's ratio.
 
     thesis      batch of one, all four heads run, as the author's code does; PyTorch's defaults (on a GPU: float32 with
                 TF32 convolutions), contiguous tensors, Adam unfused
@@ -110,13 +111,14 @@ def report(ways: dict[str, Way], rounds: int, count: int, device: torch.device) 
         for name, way in ways.items():
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-            started = time.perf_counter()
+            clock = time.process_time if device.type == "cpu" else time.perf_counter
+            started = clock()
             way()
             if device.type == "cuda":
                 torch.cuda.synchronize()
                 peaks[name] = torch.cuda.max_memory_allocated() / 2**30
             if turn:  # the first turn warms up
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     print(
         f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, medians of {rounds} rounds of {count}"
     )
