@@ -36,6 +36,14 @@ class SampleRef:
         return self.sample.labels
 
 
+def check_member(data: bytes, place: Member) -> None:
+    """Raises ValueError where a member's bytes are cut short or fail their checksum."""
+    if len(data) != place.size:
+        raise ValueError("is cut short")
+    if zlib.crc32(data) != place.crc32:
+        raise ValueError("fails its checksum")
+
+
 class _OpenFile:
     """A file that closes when the last thread that reads from it lets go."""
 
@@ -63,10 +71,7 @@ class MemberReader:
         """A member's bytes. Raises ValueError where they are cut short or fail their checksum, OSError otherwise."""
         file = self._open(path)
         data = os.pread(file.descriptor, place.size, place.offset)
-        if len(data) != place.size:
-            raise ValueError("is cut short")
-        if zlib.crc32(data) != place.crc32:
-            raise ValueError("fails its checksum")
+        check_member(data, place)
         return data
 
     def _open(self, path: Path) -> _OpenFile:

@@ -88,7 +88,7 @@ class RunConfig:
     out: str  # the run's folder
     epochs: int  # how often each labelled sample comes up per label
     task: str | None = None  # the task of mode single
-    shards: str = "shards"  # the folder that a2d2-prep wrote
+    shards: str = "shards"  # the folder that a2d2-prep wrote, or a pattern, see train/remote.py
     init_from: str | None = None  # a checkpoint to take first weights from, as far as they fit
     seed: int = 0  # decides the first weights and, with the epoch, the order
     device: str = "auto"  # cpu, cuda, or auto: cuda where there is one

@@ -33,6 +33,7 @@ from train.objective import Objective
 from train.provenance import provenance
 from train.ranks import Ranks
 from train.regimes import choose_samples, plan_warnings, slow_parts
+from train.remote import is_remote, open_remote
 from train.steps import Steps
 from train.stream import Stream, worker_count
 from train.watch import Watch
@@ -153,7 +154,7 @@ def prepare(
     check_criterion(config.best, config.tasks)
     checkpoint = claim_folder(Path(config.out), resume, reporter)
     ranks.any(False)  # no rank claims the folder before all have looked
-    shards = open_shards(Path(config.shards), config.stream.shuffle_shards or OPEN_FILES)
+    config, shards = open_set(config, reporter)
     if checkpoint is not None:
         check_resumable(checkpoint, config, shards.sha256, Path(config.out) / LAST)
     samples, lines = choose_samples(config, shards.samples("train"))
@@ -200,17 +201,32 @@ def claim_folder(folder: Path, resume: bool, reporter: Reporter) -> Checkpoint |
     return load_checkpoint(folder / LAST)
 
 
+def open_set(config: RunConfig, reporter: Reporter) -> tuple[RunConfig, ShardSet]:
+    """The shards of a run, in a folder or elsewhere, and the config with what that comes to."""
+    if not is_remote(config.shards):
+        return config, open_shards(Path(config.shards), config.stream.shuffle_shards or OPEN_FILES)
+    config, shards, line = open_remote(config)
+    check_grid(shards)
+    reporter.say(line)
+    return config, shards
+
+
 def open_shards(folder: Path, open_files: int = OPEN_FILES) -> ShardSet:
     """A finished set whose labels the network can predict, and whose shards are whole by their sizes."""
     shards = ShardSet(folder, open_files=open_files)
     shards.check_sizes()
+    check_grid(shards)
+    return shards
+
+
+def check_grid(shards: ShardSet) -> None:
+    """Raises ValueError where the box head cannot predict the set's boxes."""
     boxes = shards.rules.get("boxes", {})
     grid = (boxes.get("grid", _GRID[0]), boxes.get("slots", _GRID[1]))
     if grid != _GRID:
         raise ValueError(
-            f"boxes of {folder} must have grid and slots {_GRID}, got {grid}: the box head predicts no other"
+            f"boxes of {shards.folder} must have grid and slots {_GRID}, got {grid}: the box head predicts no other"
         )
-    return shards
 
 
 def find_device(name: str, ranks: Ranks | None = None) -> torch.device:

@@ -113,12 +113,12 @@ class Stream:
                 tensor.record_stream(current)  # its memory was got on the other stream, and is used on this one
         if "depth" not in batch.labels:
             return batch
-        stored, step_m = batch.labels["depth"], self._shapes.depth_step_m
-        if self._copies is not None:
-            depth_m = stored.to(torch.float32).mul_(step_m)
+        stored = batch.labels["depth"]
+        if self._copies is None:
+            depth_m = self._memory.take(tuple(stored.shape), np.float32).copy_(stored)
         else:
-            depth_m = self._memory.take(tuple(stored.shape), np.float32)
-            np.multiply(stored.numpy(), np.float32(step_m), out=depth_m.numpy())
+            depth_m = stored.to(torch.float32)
+        depth_m.mul_(self._shapes.depth_step_m)
         return replace(batch, labels={**batch.labels, "depth": depth_m})
 
     def close(self) -> None:

@@ -66,7 +66,7 @@ GROUPS = {  # of --help
 @click.option(
     "--task", type=click.Choice(TASKS), metavar="TASK", help="steering, segmentation, boxes, depth: for single"
 )
-@click.option("--shards", metavar="DIR", help="what a2d2-prep wrote [shards]")
+@click.option("--shards", metavar="DIR", help="what a2d2-prep wrote, or a URL or pipe: pattern of tars [shards]")
 @click.option("--out", metavar="DIR", help="the run's folder [runs/MODE]")
 @click.option("--config", "config_name", metavar="FILE", help="these options as TOML, or the preset thesis")
 @click.option("--resume", is_flag=True, help="go on with the run in --out")
