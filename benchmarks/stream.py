@@ -32,7 +32,7 @@ from shards.reader import SampleRef, ShardSet
 from shards.schema import META, TASKS, shard_name
 from shards.writer import ShardWriter
 from train.augment import AugmentConfig
-from train.batch import Shapes, decode_label_into
+from train.batch import Batch, Shapes, decode_label_into
 from train.order import cut_batches, epoch_order, group_reads
 from train.stream import Stream
 
@@ -142,9 +142,18 @@ def mere_decoding(shards: ShardSet, samples: list[SampleRef]) -> Pass:
     return run
 
 
-def our_stream(shards: ShardSet, samples: list[SampleRef], threads: int, augment: bool = False) -> Pass:
+class AsStored(Stream):
+    """Depth stays as it is stored, as with all the others: on a GPU it becomes metres there."""
+
+    def _delivered(self, batch: Batch) -> Batch:
+        return batch
+
+
+def our_stream(
+    shards: ShardSet, samples: list[SampleRef], threads: int, kind: type[Stream] = Stream, *, augment: bool = False
+) -> Pass:
     """An epoch in its shuffled order, as training reads it."""
-    stream = Stream(shards, samples, workers=threads, augment=AugmentConfig(on=augment))
+    stream = kind(shards, samples, workers=threads, augment=AugmentConfig(on=augment))
 
     def run() -> None:
         reads = group_reads(epoch_order(samples, TASKS, 0, 0, "samples"), together=True)
@@ -193,6 +202,9 @@ def contenders(shards: ShardSet, folder: Path) -> dict[str, Callable[[], Pass]]:
     found: dict[str, Callable[[], Pass]] = {MERE: partial(mere_decoding, shards, samples)}
     for threads in (0, 1, 2):
         found[f"this project, {threads} threads"] = partial(our_stream, shards, samples, threads)
+        found[f"this project, {threads} threads, depth as stored"] = partial(
+            our_stream, shards, samples, threads, AsStored
+        )
     found["this project, 1 thread, --augment"] = partial(our_stream, shards, samples, 1, augment=True)
     for processes in (0, 2):
         name = f"this project's reader and decoders in a DataLoader, {how(processes)}"
