@@ -115,7 +115,8 @@ def test_training_says_what_it_costs_and_validates(tiny: Path, tmp_path: Path, m
     monkeypatch.setattr(remote, "HELD", 2)
 
     def train(shards: object, name: str, *more: str) -> tuple[str, list[dict]]:
-        options = ("--mode", "asymmetric", "--epochs", "1", "--weights", "none", "--device", "cpu", *more)
+        task = ("--mode", "single", "--task", "steering", "--network", "mtl")
+        options = (*task, "--epochs", "1", "--weights", "none", "--device", "cpu", *more)
         result = CliRunner().invoke(main, [*options, "--shards", str(shards), "--out", str(tmp_path / name)])
         assert result.exit_code == 0, result.output
         return result.output, metrics_lines(tmp_path / name / "metrics.jsonl")

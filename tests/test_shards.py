@@ -21,6 +21,7 @@ import webdataset
 from shards.codec import (
     decode_depth,
     decode_image,
+    decode_npy_into,
     decode_segmentation,
     encode_image,
     encode_npy,
@@ -138,6 +139,18 @@ def test_codecs_go_round() -> None:
     np.testing.assert_array_equal(decode_segmentation(encode_npy(classes)), classes)
     np.testing.assert_allclose(decode_depth(encode_grey_png(np.full((2, 2), 255, np.uint8)), 123.0), 123, rtol=1e-6)
     np.testing.assert_allclose(decode_depth(encode_grey_png(np.full((2, 2), 2688, np.uint16)), 123.0), 10.5)
+
+
+def test_npy_with_our_header_is_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.random.default_rng(0).random((8, 8, 10, 19), dtype=np.float32)
+    out, foreign = np.empty_like(array), io.BytesIO()
+    np.lib.format.write_array(foreign, array, version=(2, 0))
+    decode_npy_into(foreign.getvalue(), out)
+    np.testing.assert_array_equal(out, array)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("NumPy evaluates the header"))
+    out.fill(0)
+    decode_npy_into(encode_npy(array), out)
+    np.testing.assert_array_equal(out, array)
 
 
 def test_preparation_never_loads_torch() -> None:
