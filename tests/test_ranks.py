@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -96,3 +99,31 @@ def test_a_process_that_dies_ends_the_run_with_its_name(tmp_path: Path) -> None:
     assert "rank      : 1" in result.stderr
     assert "SIGKILL" in result.stderr
     assert not (tmp_path / "states.pt").exists()
+
+
+def test_a_signal_to_one_process_stops_all_with_the_work_kept(tmp_path: Path) -> None:
+    """As srun starts them: no torchrun between, and 75 from each."""
+    shards = write_tiny_shards(tmp_path / "shards", train=(TRAIN[0],), val=())
+    code = "import sys; from train.cli.train import main; main(sys.argv[1:])"
+    options = ["--mode", "single", "--task", "steering", "--shards", shards, "--epochs", 100000, "--width", 0.125,
+               "--device", "cpu", "--out", tmp_path / "run"]  # fmt: skip
+    command = [sys.executable, "-c", code, *map(str, options)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    pipe = subprocess.PIPE
+    processes = []
+    for rank in ("0", "1"):
+        env = {**place, "RANK": rank, "LOCAL_RANK": rank}
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=pipe, stderr=pipe))
+    try:
+        assert processes[0].stdout is not None
+        assert any(line.startswith("epoch 1/") for line in processes[0].stdout), "it trains"
+        processes[1].send_signal(signal.SIGUSR1)
+        ends = [process.communicate(timeout=60) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [75, 75], ends
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["progress"]["total_items"] > 0
