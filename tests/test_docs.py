@@ -131,9 +131,9 @@ def test_pictures_are_small():
 
 
 def test_every_command_s_help_is_fresh():
-    assert (DOCS / "commands.md").read_text() == commands_page((DOCS / "commands.md").read_text()), (
-        "run `make docs`: a command's --help has changed"
-    )
+    """Word by word: click breaks lines in one version as in no other."""
+    page = (DOCS / "commands.md").read_text()
+    assert page.split() == commands_page(page).split(), "run `make docs`: a command's --help has changed"
 
 
 def test_every_command_and_option_has_a_place():
