@@ -299,6 +299,9 @@ def test_read_image(tmp_path: Path):
     grey = np.array([[0, 256, 65535]], np.uint16)
     Image.fromarray(grey).save(tmp_path / "grey.png")
     np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), [[[0] * 3, [1] * 3, [255] * 3]])
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "floats.tif")
+    with pytest.raises(ValueError, match="floating point numbers, whose range is not known"):
+        read_image(tmp_path / "floats.tif")
     Image.fromarray(rgb).convert("RGBA").save(tmp_path / "rgba.png")
     np.testing.assert_array_equal(read_image(tmp_path / "rgba.png"), rgb)
 

@@ -120,11 +120,17 @@ def _open_split(folder: Path, split: str) -> ShardSplit:
     return ShardSplit(shards, samples)
 
 
+class _Floats(Exception):
+    """Pillow would clip them to 0..255, and show 0..1 as black."""
+
+
 def read_image(path: Path) -> Picture:
     """Any format that Pillow reads, turned as its EXIF says -> (H, W, 3) uint8 RGB. Raises ValueError."""
     try:
         with Image.open(path) as opened:
             turned = ImageOps.exif_transpose(opened)
+            if turned.mode == "F":
+                raise _Floats
             if turned.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to 255
                 grey = (np.asarray(turned, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)
@@ -133,6 +139,8 @@ def read_image(path: Path) -> Picture:
         raise ValueError("not an image") from error
     except FileNotFoundError as error:
         raise ValueError("no such file") from error
+    except _Floats as error:
+        raise ValueError("an image of floating point numbers, whose range is not known") from error
     except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ValueError("a damaged image") from error
 
