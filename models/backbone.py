@@ -79,12 +79,17 @@ class SampleNorm(nn.Module):
         """(B, C, H, W) -> the same shape."""
         if not self.training:
             return F.batch_norm(maps, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        with torch.no_grad():
-            variances, means = torch.var_mean(maps.detach().to(self.running_mean.dtype), (2, 3), correction=1)
-            self.advance(means, variances)
+        self.follow(maps.detach())
         # A group per channel: the same function, and F.instance_norm gives wrong gradients for a batch of one in
         # channels-last format (torch 2.14; a test compares with batch norm).
         return F.group_norm(maps, maps.shape[1], self.weight, self.bias, self.eps)
+
+    @torch.compiler.disable()
+    @torch.no_grad()
+    def follow(self, maps: Tensor) -> None:
+        """Move the running statistics by the images of (B, C, H, W); the order changes with every group."""
+        variances, means = torch.var_mean(maps.to(self.running_mean.dtype), (2, 3), correction=1)
+        self.advance(means, variances)
 
     @torch.no_grad()
     def advance(self, means: Tensor | None = None, variances: Tensor | None = None) -> None:

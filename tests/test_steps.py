@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from torch import nn
 from tests.made_up import SIZE, MadeUp, items_of, objective_of
 from tests.plain_loop import PlainLoop
 from tests.toy import ToyNet
-from train.config import RunConfig, build_config
+from train.config import LossConfig, RunConfig, build_config
+from train.losses import BoxLossWeights
+from train.objective import Objective
 from train.order import Item, Read
 from train.plan import plan_items
 from train.regimes import epoch_groups
@@ -205,3 +208,21 @@ def test_a_loss_that_is_not_finite_names_place_task_and_sample() -> None:
     steps = planned(net, items, config_of())
     with pytest.raises(ValueError, match="the depth loss must be finite, got nan at here, sample sample 2: lower the"):
         steps.losses()
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own
+def test_compiled_parts_train_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captured as graphs, with a norm that must stay outside and groups of several sizes; code is not generated."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    items = items_of(30, 12, ODDS["thesis"])
+    config = config_of(threshold={"shared": 12, "steering": 2, "segmentation": 3, "boxes": 2, "depth": 3})
+    nets = [network_of("sample"), network_of("sample")]
+    for net, compiled in zip(nets, (False, True), strict=True):
+        objective = Objective(net, device=torch.device("cpu"), normalise=False, max_m=123.0, loss=LossConfig(),
+                              box_loss=BoxLossWeights(), compiled=compiled)  # fmt: skip
+        steps = Steps(config, objective)
+        net.train()
+        for group in epoch_groups(config, items, steps.counters):
+            steps.run(group, DATA.batch(group.reads), "here")
+    for (name, plain), compiled in zip(nets[0].state_dict().items(), nets[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-9, msg=name)

@@ -94,6 +94,7 @@ class RunConfig:
     device: str = "auto"  # cpu, cuda, or auto: cuda where there is one
     workers: int = -1  # reading threads; -1: none on a CPU, up to 8 beside a GPU
     precision: str = "fp32"  # of the network's arithmetic: fp32, or bf16; losses are always computed in fp32
+    compile: bool = False  # the shared part and the heads by torch.compile: minutes at the start, then faster on a GPU
     log_every: int = 20  # groups of images between two lines of metrics.jsonl; where losses are read back
     best: str = "loss"  # what best.pt is chosen by, on val: the sum of loss / coefficient, or a metric: "boxes mAP50"
     older_checkpoints: int = 0  # how many of those before last.pt are kept, as last-1.pt and so on

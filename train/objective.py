@@ -27,6 +27,7 @@ class Objective:
         loss: LossConfig,
         box_loss: BoxLossWeights,
         precision: str = "fp32",
+        compiled: bool = False,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last)  # as images come; faster, on CPUs too
         self.device = device
@@ -35,6 +36,9 @@ class Objective:
         self.loss = loss
         self.box_loss = box_loss
         self.half = precision == "bf16"  # in the network; losses are computed in float32
+        # Compiled functions share the network's parameters; its state dict keeps its names.
+        self._features = torch.compile(network.features) if compiled else network.features
+        self._heads = {task: torch.compile(head) if compiled else head for task, head in network.heads.items()}
         dtype = next(network.parameters()).dtype
         self._mean = torch.tensor(IMAGE_MEAN, device=device, dtype=dtype).view(1, 3, 1, 1)
         self._std = torch.tensor(IMAGE_STD, device=device, dtype=dtype).view(1, 3, 1, 1)
@@ -48,12 +52,12 @@ class Objective:
         """The batch (on the device) through the shared part: what the heads take."""
         assert batch.images is not None, "a batch of labels alone does not go through the network"
         with self._precision():
-            return self.network.features(self.images(batch.images))
+            return self._features(self.images(batch.images))
 
     def head(self, task: str, taken: Tensor) -> Tensor:
         """A head on rows of the map of its level."""
         with self._precision():
-            output: Tensor = self.network.heads[task](taken)
+            output: Tensor = self._heads[task](taken)
         return output
 
     def outputs(self, batch: Batch, tasks: Sequence[str]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def say_result(record: Mapping[str, Any], what: str, reporter: Reporter, *, apar
 def _restored(config: RunConfig, checkpoint: Checkpoint, device: torch.device) -> Objective:
     network = build_network(config, checkpoint["facts"])
     network.load_state_dict(checkpoint["weights"])
-    return build_objective(config, checkpoint["facts"], network, device)
+    return build_objective(replace(config, compile=False), checkpoint["facts"], network, device)
 
 
 def evaluate_checkpoint(

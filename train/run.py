@@ -274,6 +274,7 @@ def build_objective(config: RunConfig, facts: Document, network: MultiTaskNet, d
         loss=config.loss,
         box_loss=config.box_loss,
         precision=config.precision,
+        compiled=config.compile,
     )
 
 

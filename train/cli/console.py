@@ -134,7 +134,15 @@ def exit_codes(command: str, kept: str) -> Iterator[None]:
     except Stopped:
         end(STOPPED, f"{command}: stopped by a signal; {kept}")
     except torch.OutOfMemoryError:
-        end(1, f"{command}: the GPU's memory is not enough: lower --batch-size or --width, or use smaller samples")
+        end(
+            1,
+            f"{command}: the GPU's memory is not enough: lower --micro-batch (training) or --batch-size "
+            "(validation) first, which change no result; else --width, --precision bf16, or smaller samples",
+        )
+    except RuntimeError as error:
+        if type(error).__module__ not in ("torch._dynamo.exc", "torch._inductor.exc"):
+            raise
+        end(1, f"{command}: torch.compile failed, leave out --compile: {str(error).strip().splitlines()[0]}")
     except (ValueError, OSError) as error:
         end(1, f"{command}: {' '.join(str(error).split())}")
 

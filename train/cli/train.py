@@ -52,8 +52,8 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
 GROUPS = {  # of --help
     "The run": ("--mode", "--task", "--shards", "--out", "--config", "--resume", "--epochs", "--seed", "--device",
                 "--workers", "--best", "--wandb", "--help"),
-    "The network and its first weights": ("--network", "--backbone", "--width", "--norm", "--precision", "--weights",
-                                          "--init-from"),
+    "The network and its first weights": ("--network", "--backbone", "--width", "--norm", "--precision", "--compile",
+                                          "--weights", "--init-from"),
     "What it trains on": ("--order", "--shuffle-shards", "--batch-size", "--micro-batch", "--augment",
                           "--keep-labels", "--one-label", "--allow-missing", "--repeat-rare"),
     "Losses and steps (PART: shared or a task; all in other modes than asymmetric)": (
@@ -84,6 +84,7 @@ GROUPS = {  # of --help
 @click.option("--norm", "network__norm", type=click.Choice(("auto", *NORMS)), metavar="NAME",
               help="frozen, group, sample, batch [auto: by --weights]")  # fmt: skip
 @click.option("--precision", type=click.Choice(PRECISIONS), metavar="NAME", help="fp32 or bf16 [fp32]")
+@click.option("--compile", is_flag=True, default=None, help="torch.compile: slower to start, faster on a GPU")
 @click.option(
     "--weights", "network__weights", metavar="FILE", help="the backbone's: auto (ImageNet), none, FILE [auto]"
 )
