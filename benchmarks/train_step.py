@@ -10,7 +10,7 @@ turns in each round; a ratio is the median over the rounds of its own round's ra
     thesis      batch of one, all four heads run, as the author's code does; PyTorch's defaults (on a GPU: float32 with
                 TF32 convolutions), contiguous tensors, Adam unfused
     labelled    the same, only the labelled head runs
-    planned     groups of up to --micro-batch images, as amtl-train does it; on a GPU also in bf16
+    planned     groups of up to --micro-batch images, as amtl-train does it; also in bf16
 """
 
 from __future__ import annotations
@@ -49,9 +49,18 @@ Way = Callable[[], None]
 @click.option("--micro-batch", default=8, show_default=True)
 @click.option("--items", "count", default=48, show_default=True, help="Items a way trains in a round: whole windows.")
 @click.option("--rounds", default=5, show_default=True)
+@click.option("--bf16/--no-bf16", default=True, show_default=True, help="Also planned groups in bf16.")
 @click.option("--repeat-images", is_flag=True, help="Few images, so that several labels of one fall together.")
 def main(
-    device: str, backbone: str, size: int, width: float, micro_batch: int, count: int, rounds: int, repeat_images: bool
+    device: str,
+    backbone: str,
+    size: int,
+    width: float,
+    micro_batch: int,
+    count: int,
+    rounds: int,
+    bf16: bool,
+    repeat_images: bool,
 ) -> None:
     """Time the ways of training and print a table."""
     place = torch.device(device)
@@ -72,7 +81,7 @@ def main(
         "labelled": plain(objective(), data, items, all_heads=False),
         "planned": planned(objective(), data, items, micro_batch),
     }
-    if place.type == "cuda":
+    if bf16:
         ways["planned, bf16"] = planned(objective("bf16"), data, items, micro_batch)
     report(ways, rounds, count, place)
 

@@ -38,15 +38,26 @@ def started(layer: Layer, gain: float = 2**0.5) -> Layer:
     return layer
 
 
-def separable(inputs: int, outputs: int) -> nn.Sequential:
+class Separable(nn.Sequential):
     """Depthwise 1x1, pointwise 1x1, LeakyReLU; no bias, no norm: inputs + inputs * outputs parameters.
 
-    The depthwise convolution is a scale per channel, and starts at 1.
+    The depthwise convolution is a scale per channel, and starts at 1. With nothing between, the two are one pointwise
+    convolution whose weights are their product: the same function, without a pass over the maps for the first.
     """
-    depthwise = nn.Conv2d(inputs, inputs, 1, groups=inputs, bias=False)
-    nn.init.ones_(depthwise.weight)
-    pointwise = started(nn.Conv2d(inputs, outputs, 1, bias=False))
-    return nn.Sequential(depthwise, pointwise, nn.LeakyReLU(LEAK))
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        depthwise = nn.Conv2d(inputs, inputs, 1, groups=inputs, bias=False)
+        nn.init.ones_(depthwise.weight)
+        super().__init__(depthwise, started(nn.Conv2d(inputs, outputs, 1, bias=False)), nn.LeakyReLU(LEAK))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H, W)."""
+        depthwise, pointwise, activation = self
+        assert isinstance(depthwise, nn.Conv2d)
+        assert isinstance(pointwise, nn.Conv2d)
+        scale = depthwise.weight.view(1, -1, 1, 1)  # (inputs, 1, 1, 1) before
+        result: Tensor = activation(F.conv2d(maps, pointwise.weight * scale))
+        return result
 
 
 def fuse(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
@@ -84,8 +95,8 @@ class BiFPN(nn.Module):
         super().__init__()
         self.top_down_weights = nn.Parameter(torch.ones(2, 3))
         self.bottom_up_weights = nn.Parameter(torch.ones(3, 3))
-        self.top_down = nn.ModuleList(separable(channels, channels) for _ in range(3))
-        self.bottom_up = nn.ModuleList(separable(channels, channels) for _ in range(3))
+        self.top_down = nn.ModuleList(Separable(channels, channels) for _ in range(3))
+        self.bottom_up = nn.ModuleList(Separable(channels, channels) for _ in range(3))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Four (B, C, S / stride, S / stride) -> four of the same."""
@@ -105,7 +116,7 @@ class Neck(nn.Module):
 
     def __init__(self, inputs: Sequence[int], channels: int) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(separable(count, channels) for count in inputs)
+        self.laterals = nn.ModuleList(Separable(count, channels) for count in inputs)
         self.blocks = nn.Sequential(*(BiFPN(channels) for _ in range(BLOCKS)))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.bifpn import LEAK, BiFPN, Neck, down, fuse, separable, started, up
+from models.bifpn import LEAK, BiFPN, Neck, Separable, down, fuse, started, up
 
 EPS = 1e-4
 
@@ -48,8 +48,19 @@ def test_up_repeats_and_down_takes_every_second() -> None:
     assert down(torch.arange(16.0).reshape(1, 1, 4, 4))[0, 0].tolist() == [[0, 2], [8, 10]]
 
 
+def test_a_separable_block_is_its_convolutions_one_after_the_other() -> None:
+    block = Separable(5, 7).double()
+    nn.init.normal_(block[0].weight)
+    maps = torch.randn(2, 5, 3, 4).double().requires_grad_()
+    plain = nn.Sequential(*block)
+    gradients = [torch.autograd.grad(way(maps).square().sum(), (maps, *block.parameters())) for way in (block, plain)]
+    torch.testing.assert_close(block(maps), plain(maps))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_a_separable_block_is_scale_mix_and_leak() -> None:
-    block = separable(2, 1)
+    block = Separable(2, 1)
     nn.init.constant_(block[0].weight, 3.0)
     block[1].weight.data = torch.tensor([1.0, -2.0]).reshape(1, 2, 1, 1)
     maps = torch.tensor([[5.0, 1.0], [1.0, 4.0]]).reshape(2, 2, 1, 1)
