@@ -171,8 +171,8 @@ def run_dask(context: Context, jobs: Iterator[ShardJob], address: str, progress:
         raise ValueError(f"no Dask scheduler answers at {address}: {error}") from error
     with client:
         ahead = 2 * max(1, sum(client.nthreads().values()))
-        shared = client.scatter(context, broadcast=True, hash=False)
-        submitted = {client.submit(write_on_cluster, shared, job, pure=False): job for job in islice(jobs, ahead)}
+        # The context goes with every shard: scattered, it could be lost with the one worker that had it.
+        submitted = {client.submit(write_on_cluster, context, job, pure=False): job for job in islice(jobs, ahead)}
         under_way = as_completed(submitted)
         for future in under_way:
             job = submitted.pop(future)
@@ -183,7 +183,7 @@ def run_dask(context: Context, jobs: Iterator[ShardJob], address: str, progress:
                     f"the cluster's workers died while writing {job.describe()}: out of memory?"
                 ) from error
             for following in islice(jobs, 1):
-                replacement = client.submit(write_on_cluster, shared, following, pure=False)
+                replacement = client.submit(write_on_cluster, context, following, pure=False)
                 submitted[replacement] = following
                 under_way.add(replacement)
             progress(len(job.frames))
