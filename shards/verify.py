@@ -36,7 +36,9 @@ def _verify_shard(shard_set: ShardSet, record: dict[str, Any], progress: Callabl
         index = shard_set.index(name)
         with (shard_set.folder / name).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        return [f"{name}: cannot be read: {error.strerror}"]
+    except ValueError as error:
         return [f"{name}: {error}"]
     problems = _compare(name, record, index, (shard_set.folder / name).stat().st_size, sha256)
     bad: list[str] = []

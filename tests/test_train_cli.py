@@ -163,10 +163,28 @@ def test_passed_over_samples_are_counted(tiny: Path, tmp_path: Path, toy_network
 
 
 def test_a_threshold_that_an_epoch_does_not_fill_is_said(tiny: Path, tmp_path: Path, toy_network: None):
-    result = amtl_train("--mode", "asymmetric", "--threshold", "shared=7", "--threshold", "depth=5", "--shards", tiny,
-                        "--out", tmp_path / "r", "--epochs", 1, *SMALL)  # fmt: skip
-    assert "depth has 2 items an epoch and a threshold of 5: it steps once in 2.5 epochs" in result.stdout
+    result = amtl_train("--mode", "asymmetric", "--threshold", "shared=7", "--threshold", "depth=3", "--shards", tiny,
+                        "--threshold", "boxes=99", "--out", tmp_path / "r", "--epochs", 2, *SMALL)  # fmt: skip
+    assert "depth has 2 items an epoch and a threshold of 3: it steps once in 1.5 epochs; --thr" in result.stdout
+    assert "a threshold of 99: it never steps in this run's 2 epochs and keeps its first weights; " in result.stdout
     assert "shared has" not in result.stdout
+
+
+def test_a_loss_is_said_once_it_was_read_back_from_the_device():
+    meter = loop.Meter(items=3, images=2, seconds=1.0)
+    assert meter.describe("items").startswith("loss not read yet | 2.00 samples/s")
+    meter.add_losses({"depth": [0.5, 1.0]})
+    assert meter.describe("items").startswith("loss depth 0.75 | ")
+
+
+def test_the_coefficients_that_other_runs_gave_are_said(tiny: Path, tmp_path: Path, toy_network: None):
+    amtl_train("--mode", "single", "--task", "depth", "--network", "mtl", "--shards", tiny, "--out", tmp_path / "d",
+               "--epochs", 1, *SMALL)  # fmt: skip
+    result = amtl_train("--mode", "asymmetric", "--shards", tiny, "--out", tmp_path / "r", "--epochs", 1, *SMALL,
+                        "--coefficients-from", tmp_path / "d")  # fmt: skip
+    loss = json.loads((tmp_path / "d" / "eval.json").read_bytes())["val_losses"]["depth"]
+    said = f"divided by its coefficient: steering 1, segmentation 80, boxes 400, depth {loss:.4g}"
+    assert said in result.stdout
 
 
 def test_the_effective_config_runs_again_unchanged(tiny: Path, tmp_path: Path, toy_network: None):
@@ -246,13 +264,15 @@ def test_stopped_before_the_first_checkpoint_it_starts_anew(
         ),
         (("--mode", "single", "--network", "mtl"), "mode single needs --task"),
         (("--mode", "asymmetric", "--task", "depth"), "mode asymmetric trains all tasks"),
-        (("--mode", "asymmetric", "--threshold", "shared"), "must be PART=INT, got shared"),
-        (("--mode", "asymmetric", "--threshold", "shared=many"), "must be PART=INT, got shared=many"),
+        (("--mode", "asymmetric", "--threshold", "shared"), "must be PART=N, got shared"),
+        (("--mode", "asymmetric", "--threshold", "shared=many"), "must be PART=N, got shared=many"),
         (("--mode", "asymmetric", "--threshold", "neck=3"), "unknown key threshold.neck: known are shared, steering"),
         (("--mode", "asymmetric", "--epochs", "0"), "epochs must be at least 1"),
         (("--mode", "asymmetric", "--width", "-1"), "network.width must be above 0"),
         (("--mode", "asymmetric", "--config", "/nowhere.toml"), "got /nowhere.toml: No such file or directory"),
         (("--mode", "asymmetric", "--steps", "3"), "No such option"),
+        (("--mode", "asymmetric", "--keep-labels", "boxes"), "must be TASK=X, got boxes"),
+        (("--mode", "asymmetric", "--best", "mIoU"), "best must be one of loss, steering MAE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

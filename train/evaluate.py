@@ -12,6 +12,7 @@ from torch import Tensor
 
 from shards.classes import SEGMENTATION_CLASSES
 from train.baselines import Baselines
+from train.config import ConfigError
 from train.groups import WHOLE, Grouping, rows_of_groups
 from train.metrics import BREAKDOWNS, METRICS, Metric, Part, Score, Scores, build_score
 from train.objective import Objective
@@ -22,10 +23,10 @@ LOSS = "loss"  # the criterion that is no metric
 
 
 def check_criterion(best: str, tasks: Sequence[str]) -> None:
-    """Raises ValueError where best.pt cannot be chosen by it."""
+    """Raises ConfigError where best.pt cannot be chosen by it."""
     known = [LOSS, *(f"{metric.task} {metric.name}" for metric in METRICS if metric.task in tasks)]
     if best not in known:
-        raise ValueError(f"best must be one of {', '.join(known)}, got {best!r}: best.pt is chosen by it")
+        raise ConfigError(f"best must be one of {', '.join(known)}, got {best!r}: best.pt is chosen by it")
 
 
 @dataclass(frozen=True)

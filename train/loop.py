@@ -208,7 +208,8 @@ class Meter:
         means = " ".join(f"{task} {mean:.4g}" for task, mean in self.means.items())
         speed = self.speed
         return (
-            f"loss {means} | {speed['samples_per_s']:.2f} samples/s, {speed['items_per_s']:.2f} labels/s, order {order}"
+            f"loss {means or 'not read yet'} | "
+            f"{speed['samples_per_s']:.2f} samples/s, {speed['items_per_s']:.2f} labels/s, order {order}"
         )
 
 

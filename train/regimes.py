@@ -75,12 +75,17 @@ def _lot(key: str, what: str) -> float:
 
 
 def slow_parts(config: RunConfig, samples: Sequence[SampleRef]) -> list[str]:
-    """A line for each part that an epoch does not fill: it steps less than once an epoch."""
+    """A line for each part that an epoch does not fill: it steps less than once an epoch, or never."""
     items = Counter(item.task for item in epoch_items(config, samples, 0))
     items[SHARED] = items.total()
     return [
-        f"{part} has {items[part]} items an epoch and a threshold of {threshold}: it steps once in "
-        f"{threshold / items[part]:.1f} epochs; --threshold {part}=N sets another"
+        f"{part} has {items[part]} items an epoch and a threshold of {threshold}: it "
+        + (
+            f"steps once in {threshold / items[part]:.1f} epochs"
+            if items[part] * config.epochs >= threshold
+            else f"never steps in this run's {config.epochs} epochs and keeps its first weights"
+        )
+        + f"; --threshold {part}=N sets another"
         for part, threshold in config.threshold.items()
         if 0 < items[part] < threshold
     ]

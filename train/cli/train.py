@@ -43,7 +43,7 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
             except ValueError:
                 equals = ""
             if not equals:
-                raise click.BadParameter(f"must be PART={number.__name__.upper()}, got {value}")
+                raise click.BadParameter(f"must be {parameter.metavar}, got {value}")
         return table
 
     return parse
@@ -127,6 +127,9 @@ def main(config_name: str | None, resume: bool, coefficients_from: tuple[Path, .
         config = read_config(options, config_name, resume)
         with joined_ranks(config.device) as ranks:
             console = Console(quiet=not ranks.first)
+            if coefficients_from and config.coefficient:
+                divisors = ", ".join(f"{task} {divisor:.4g}" for task, divisor in config.coefficient.items())
+                console.say(f"each loss is divided by its coefficient: {divisors}")
             run: Run | None = None
             try:
                 run = prepare(config, resume=resume, stopping=stopping, reporter=console, ranks=ranks)
