@@ -7,7 +7,20 @@ import math
 import numpy as np
 import pytest
 
-from train.curves import BLUE, Curve, Line, Plot, Text, even_ticks, faded, lay_out, log_ticks, to_picture, to_svg
+from train.curves import (
+    BLUE,
+    Curve,
+    Line,
+    Plot,
+    Text,
+    even_ticks,
+    faded,
+    lay_out,
+    log_ticks,
+    tick_text,
+    to_picture,
+    to_svg,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +36,13 @@ from train.curves import BLUE, Curve, Line, Plot, Text, even_ticks, faded, lay_o
 def test_even_ticks_are_round_and_span_the_values(low, high, least_step, expected):
     ticks = even_ticks(low, high, least_step, most=7)
     assert ticks == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("low", "high"), [(3.6381, 3.6395), (0.1, 0.3), (980.4, 981.2), (999, 1040)])
+def test_no_two_ticks_read_alike(low: float, high: float):
+    texts = [tick_text(tick) for tick in even_ticks(low, high)]
+    assert len(set(texts)) == len(texts)
+    assert max(map(len, texts)) <= 6
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -2e-9, 1e12])
