@@ -83,7 +83,7 @@ def slow_parts(config: RunConfig, samples: Sequence[SampleRef]) -> list[str]:
         + (
             f"steps once in {threshold / items[part]:.1f} epochs"
             if items[part] * config.epochs >= threshold
-            else f"never steps in this run's {config.epochs} epochs and keeps its first weights"
+            else f"never steps within --epochs {config.epochs} and keeps its first weights"
         )
         + f"; --threshold {part}=N sets another"
         for part, threshold in config.threshold.items()
