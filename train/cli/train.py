@@ -118,7 +118,7 @@ GROUPS = {  # of --help
 @click.option("--balance", "balance__method", type=click.Choice(BALANCES), metavar="NAME",
               help="fixed, epoch, uncertainty or pcgrad [fixed]")  # fmt: skip
 def main(config_name: str | None, resume: bool, coefficients_from: tuple[Path, ...], **options: Any) -> None:
-    """Train on shards. What each option is for, at length: docs/commands.md. Several GPUs: torchrun, docs/hpc.md.
+    """Train on shards. Options at length: docs/commands.md; many GPUs: docs/hpc.md.
 
     A stop (Ctrl-C, SIGTERM, SIGUSR1) keeps the work and exits with 75; --resume goes on.
     """
