@@ -74,6 +74,9 @@ def test_the_rest_of_an_epoch_is_planned_as_the_whole_was(cut: int) -> None:
     groups = plan_items(items_of(100, 30, EVEN), THESIS, zeros(), 8, by_task=True)
     assert rest_of(groups, sum(group.items for group in groups[:cut])) == groups[cut:]
     assert rest_of(groups, 100) == []
+    for items in (1, 101):
+        with pytest.raises(ValueError, match=f"go on where a group ended, got {items} items"):
+            rest_of(groups, items)
 
 
 def test_batches_step_once_each_and_share_by_the_labels_they_hold() -> None:

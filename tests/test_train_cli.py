@@ -180,11 +180,16 @@ def test_a_loss_is_said_once_it_was_read_back_from_the_device():
 def test_the_coefficients_that_other_runs_gave_are_said(tiny: Path, tmp_path: Path, toy_network: None):
     amtl_train("--mode", "single", "--task", "depth", "--network", "mtl", "--shards", tiny, "--out", tmp_path / "d",
                "--epochs", 1, *SMALL)  # fmt: skip
-    result = amtl_train("--mode", "asymmetric", "--shards", tiny, "--out", tmp_path / "r", "--epochs", 1, *SMALL,
-                        "--coefficients-from", tmp_path / "d")  # fmt: skip
+    command = ("--shards", tiny, "--out", tmp_path / "r", "--epochs", 1, *SMALL, "--coefficients-from", tmp_path / "d")
+    rest = ("--coefficient", "steering=1,segmentation=80,boxes=400")
+    result = amtl_train("--mode", "asymmetric", *command, *rest)
     loss = json.loads((tmp_path / "d" / "eval.json").read_bytes())["val_losses"]["depth"]
     said = f"divided by its coefficient: steering 1, segmentation 80, boxes 400, depth {loss:.4g}"
     assert said in result.stdout
+    lacking = one_line(amtl_train("--mode", "asymmetric", *command), 2)
+    assert "needs a run of every task, got none of boxes, segmentation, steering: name one, or give" in lacking
+    single = one_line(amtl_train("--mode", "single", "--task", "boxes", *command), 2)
+    assert "--coefficients-from balances tasks, and mode single has one" in single
 
 
 def test_the_effective_config_runs_again_unchanged(tiny: Path, tmp_path: Path, toy_network: None):

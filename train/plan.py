@@ -96,13 +96,14 @@ def plan_batches(reads: Sequence[Read], batch_size: int, micro_batch: int) -> li
 
 
 def rest_of(groups: Sequence[Group], items: int) -> list[Group]:
-    """The groups after the first `items` items, which ended with a group."""
-    done = 0
-    for position, group in enumerate(groups):
-        if done == items:
-            return list(groups[position:])
-        done += group.items
-    return []
+    """The groups after the first `items` items. Raises ValueError where those do not end with a group."""
+    done = position = 0
+    while done < items and position < len(groups):
+        done += groups[position].items
+        position += 1
+    if done != items:
+        raise ValueError(f"a run must go on where a group ended, got {items} items into an epoch of other groups")
+    return list(groups[position:])
 
 
 def share_of(group: Group, rank: int, ranks: int) -> Group:

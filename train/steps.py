@@ -141,7 +141,7 @@ class Steps:
     def losses(self) -> dict[str, list[float]]:
         """Every rank's losses since the last call, by task.
 
-        Raises ValueError on all ranks with place, task and keys where one of any rank is not a finite number.
+        Where one of any rank is not a finite number all ranks end, the first with a ValueError: place, task, keys.
         """
         found: dict[str, list[float]] = {}
         trouble = None
@@ -155,7 +155,7 @@ class Steps:
         everywhere = self.ranks.collect((found, trouble))
         for _, message in everywhere:
             if message is not None:
-                raise ValueError(message)
+                raise ValueError(message) if self.ranks.first else SystemExit(1)  # all stop, and one says why
         tasks = sorted({task for values, _ in everywhere for task in values})
         losses = {task: [value for values, _ in everywhere for value in values.get(task, [])] for task in tasks}
         self.balance.note(losses)

@@ -19,6 +19,7 @@ from train.config import (
     NETWORKS,
     ORDERS,
     PRECISIONS,
+    ConfigError,
     Document,
     RunConfig,
     build_config,
@@ -125,6 +126,14 @@ def main(config_name: str | None, resume: bool, coefficients_from: tuple[Path, .
     with exit_codes("amtl-train", "the same command with --resume goes on"), stop_signals() as stopping:
         options["coefficient"] = {**find_coefficients(coefficients_from), **options["coefficient"]}
         config = read_config(options, config_name, resume)
+        lacking = sorted(set(config.coefficient or TASKS) - set(options["coefficient"])) if coefficients_from else []
+        if config.mode == "single" and coefficients_from:
+            raise ConfigError("--coefficients-from balances tasks, and mode single has one")
+        if lacking:
+            raise ConfigError(
+                f"--coefficients-from needs a run of every task, got none of {', '.join(lacking)}: "
+                f"name one, or give --coefficient {lacking[0]}=X"
+            )
         with joined_ranks(config.device) as ranks:
             console = Console(quiet=not ranks.first)
             if coefficients_from and config.coefficient:
