@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: help demo experiment test lint format docs clean
 
 help:
-	@echo "make demo    synthetic data set -> shards -> asymmetric training -> table and pictures, in demo/: 6 minutes"
+	@echo "make demo    synthetic data set -> shards -> asymmetric training -> table and pictures, in demo/: 7 minutes"
 	@echo "make experiment   the thesis's comparison on a synthetic set, two seeds, and its report, in demo/experiment/: an hour"
 	@echo "make test    all that a change must pass: style, types, import rules, tests; what CI runs"
 	@echo "make lint    of these, style, types and import rules: seconds"
