@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, default_collate
 from shards.codec import decode_image_into
 from shards.reader import ShardSet
 from shards.schema import TASKS
-from train.batch import Shapes, decode_label_into, steering_target
+from train.data.batch import Shapes, decode_label_into, steering_target
 
 Members = dict[str, bytes]
 Loaders = dict[str, Callable[[], Iterable[Any]]]  # by name, how to make one

@@ -31,10 +31,10 @@ from shards.manifest import Member, Sample, ShardIndex, build_manifest, write_ma
 from shards.reader import SampleRef, ShardSet
 from shards.schema import META, TASKS, shard_name
 from shards.writer import ShardWriter
-from train.augment import AugmentConfig
-from train.batch import Batch, Shapes, decode_label_into
-from train.order import cut_batches, epoch_order, group_reads
-from train.stream import Stream
+from train.data.augment import AugmentConfig
+from train.data.batch import Batch, Shapes, decode_label_into
+from train.data.order import cut_batches, epoch_order, group_reads
+from train.data.stream import Stream
 
 BATCH = 8
 MERE = "decoding the same members in one thread, discarded"

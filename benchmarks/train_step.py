@@ -32,11 +32,11 @@ from shards.schema import TASKS
 from tests.made_up import MAX_M, MadeUp, items_of
 from tests.plain_loop import PlainLoop
 from train.config import LossConfig, build_config
-from train.losses import BoxLossWeights
-from train.objective import Objective
-from train.order import Item, Read
-from train.regimes import epoch_groups
-from train.steps import Steps
+from train.data.order import Item, Read
+from train.data.regimes import epoch_groups
+from train.engine.objective import Objective
+from train.engine.step import Steps
+from train.tasks.losses import BoxLossWeights
 
 Way = Callable[[], None]
 

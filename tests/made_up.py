@@ -10,10 +10,10 @@ import torch
 from shards.classes import SEGMENTATION_CLASSES
 from shards.schema import TASKS
 from train.config import LossConfig
-from train.losses import BoxLossWeights
-from train.objective import Objective
-from train.order import Item, Read
-from train.stream import Batch
+from train.data.order import Item, Read
+from train.data.stream import Batch
+from train.engine.objective import Objective
+from train.tasks.losses import BoxLossWeights
 
 SIZE = 32  # px
 MAX_M = 123.0

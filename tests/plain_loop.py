@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import torch
 
-from train.objective import Objective
-from train.stream import Batch
+from train.data.stream import Batch
+from train.engine.objective import Objective
 
 
 class PlainLoop:

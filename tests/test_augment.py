@@ -11,11 +11,11 @@ import torch
 from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import write_tiny_shards
-from train.augment import AugmentConfig, Change, change_image, change_label, draw_change, mirror_boxes
 from train.config import ConfigError, build_config
-from train.detections import boxes_of_grid
-from train.order import Read, cut_batches, epoch_order, group_reads
-from train.stream import Batch, Stream
+from train.data.augment import AugmentConfig, Change, change_image, change_label, draw_change, mirror_boxes
+from train.data.order import Read, cut_batches, epoch_order, group_reads
+from train.data.stream import Batch, Stream
+from train.tasks.detections import boxes_of_grid
 
 NOTHING = Change(mirror=False, brightness=1.0, contrast=1.0, saturation=1.0)
 MIRROR = replace(NOTHING, mirror=True)

@@ -12,10 +12,10 @@ import torch
 
 from tests.made_up import SIZE, MadeUp, items_of, objective_of
 from tests.toy import ToyNet
-from train.balance import Balance, coefficients_from, pcgrad_weights
 from train.config import BalanceConfig, build_config
-from train.regimes import epoch_groups
-from train.steps import Steps
+from train.data.regimes import epoch_groups
+from train.engine.balance import Balance, coefficients_from, pcgrad_weights
+from train.engine.step import Steps
 
 CPU = torch.device("cpu")
 TASKS = ("steering", "boxes")

@@ -10,8 +10,8 @@ import torch
 from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import VAL, steering_of, write_tiny_shards
-from train.baselines import Tally, load_baselines, save_baselines, score_baselines, weighted_median
-from train.stream import Batch, Stream
+from train.data.stream import Batch, Stream
+from train.engine.baselines import Tally, load_baselines, save_baselines, score_baselines, weighted_median
 
 
 def tallied(**labels: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -13,10 +13,10 @@ import torch
 from shards.manifest import read_manifest
 from tests.test_train_cli import amtl_eval, amtl_train
 from tests.tiny_shards import write_tiny_shards
-from train.card import CARD, MARK, model_card, write_card
-from train.checkpoint import load_checkpoint
-from train.provenance import commit_of, provenance
-from train.report import number
+from train.engine.checkpoint import load_checkpoint
+from train.engine.provenance import commit_of, provenance
+from train.report.model_card import CARD, MARK, model_card, write_card
+from train.report.text import number
 
 OPTIONS = ("--weights", "none", "--backbone", "resnet18", "--width", "0.125", "--epochs", 1, "--seed", 3)
 

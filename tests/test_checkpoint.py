@@ -12,13 +12,21 @@ import torch
 
 from tests.tiny_shards import ALL, TRAIN, write_tiny_shards
 from tests.toy import ToyHead, ToyNet
-from train import loop
-from train import run as run_room
-from train.checkpoint import BEST, LAST, better_than, check_data, config_differences, load_checkpoint, save_checkpoint
 from train.config import RunConfig, build_config, to_document
-from train.loop import train
-from train.run import Run, open_shards, prepare
-from train.stream import Stopped
+from train.data.stream import Stopped
+from train.engine import loop
+from train.engine import run as run_room
+from train.engine.checkpoint import (
+    BEST,
+    LAST,
+    better_than,
+    check_data,
+    config_differences,
+    load_checkpoint,
+    save_checkpoint,
+)
+from train.engine.loop import train
+from train.engine.run import Run, open_shards, prepare
 
 TINY_STEPS = {"shared": 4, "steering": 2, "segmentation": 3, "boxes": 2, "depth": 3}
 RATES = {"shared": 1e-2, "steering": 1e-2, "segmentation": 1e-2, "boxes": 1e-2, "depth": 1e-2}

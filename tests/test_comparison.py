@@ -14,9 +14,14 @@ from click.testing import CliRunner
 
 from shards.draw import Box
 from shards.schema import TASKS
-from train import comparison
 from train.cli import report
-from train.compare import (
+from train.config import build_config, dump_toml
+from train.engine.evaluate import metric_rows, part_rows
+from train.report import comparison
+from train.report.figures import nearest_returns, outlined
+from train.report.footprint import footprints
+from train.report.pictures import PIECES, Pieces, View, save_pieces
+from train.report.runs import (
     ASYMMETRIC,
     ONE_TASK,
     OWN_NETWORKS,
@@ -26,13 +31,8 @@ from train.compare import (
     spread,
     warnings,
 )
-from train.config import build_config, dump_toml
-from train.evaluate import metric_rows, part_rows
-from train.figures import nearest_returns, outlined
-from train.footprint import footprints
-from train.metrics import METRICS
-from train.pictures import PIECES, Pieces, View, save_pieces
-from train.tables import duration, spread_text
+from train.report.tables import duration, spread_text
+from train.tasks.metrics import METRICS
 
 SAMPLE = "20180807145028_frontcenter_000000007"
 

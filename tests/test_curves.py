@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from train.curves import (
+from train.report.curves import (
     BLUE,
     Curve,
     Line,

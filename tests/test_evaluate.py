@@ -11,13 +11,13 @@ from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import write_tiny_shards
 from tests.toy import ToyNet
-from train.baselines import score_baselines, score_groups
 from train.config import LossConfig
-from train.evaluate import Evaluation, evaluate
-from train.groups import GROUPINGS, WHOLE, rows_of_groups
-from train.losses import BoxLossWeights
-from train.objective import Objective
-from train.stream import Stream
+from train.data.grouping import GROUPINGS, WHOLE, rows_of_groups
+from train.data.stream import Stream
+from train.engine.baselines import score_baselines, score_groups
+from train.engine.evaluate import Evaluation, evaluate
+from train.engine.objective import Objective
+from train.tasks.losses import BoxLossWeights
 
 
 @pytest.fixture(scope="module")

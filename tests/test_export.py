@@ -17,14 +17,14 @@ from torch import Tensor
 from shards.classes import BOX_CLASSES, SEGMENTATION_CLASSES
 from shards.codec import decode_image
 from tests.tiny_shards import members_of
-from train import export as export_room
-from train.checkpoint import build_network, load_checkpoint, network_facts, save_checkpoint
 from train.cli import export
 from train.config import build_config, to_document
-from train.deployed import Deployed, deployed
-from train.export import METADATA_FILE, TOLERANCE, differences, run_onnx, run_pt2
-from train.metrics import boxes_of_grid
-from train.objective import Objective
+from train.deploy import export as export_room
+from train.deploy.export import METADATA_FILE, TOLERANCE, differences, run_onnx, run_pt2
+from train.deploy.inference import Deployed, deployed
+from train.engine.checkpoint import build_network, load_checkpoint, network_facts, save_checkpoint
+from train.engine.objective import Objective
+from train.tasks.metrics import boxes_of_grid
 
 SIZE = 256
 DOCUMENTS: dict[str, dict[str, Any]] = {

@@ -8,8 +8,8 @@ import pytest
 
 from shards.schema import TASKS
 from tests.made_up import items_of
-from train.order import Item, Read
-from train.plan import ELSEWHERE, Group, plan_batches, plan_items, rest_of, share_of
+from train.data.order import Item, Read
+from train.data.plan import ELSEWHERE, Group, plan_batches, plan_items, rest_of, share_of
 
 THESIS = {"shared": 48, "steering": 24, "segmentation": 32, "boxes": 16, "depth": 16}
 EVEN = dict.fromkeys(TASKS, 1.0)

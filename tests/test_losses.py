@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.losses import (
+from train.tasks.losses import (
     THESIS_CODE_WEIGHTS,
     BoxLossWeights,
     boxes_loss,

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from shards.classes import SEGMENTATION_CLASSES
-from train.detections import best_overlaps, boxes_of_grid, detections
-from train.evaluate import is_better, metric_rows, part_rows
-from train.metrics import METRICS, BoxScore, DepthScore, SegmentationScore, SteeringScore, build_score
+from train.engine.evaluate import is_better, metric_rows, part_rows
+from train.tasks.detections import best_overlaps, boxes_of_grid, detections
+from train.tasks.metrics import METRICS, BoxScore, DepthScore, SegmentationScore, SteeringScore, build_score
 
 
 def grid(*slots: tuple[int, int, int, float, float, float, float, float, int]) -> torch.Tensor:

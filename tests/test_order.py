@@ -11,7 +11,7 @@ import torch
 from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import TRAIN, write_tiny_shards
-from train.order import Item, Read, cut_batches, epoch_order, group_reads
+from train.data.order import Item, Read, cut_batches, epoch_order, group_reads
 
 LABELS = [labels for shard in TRAIN for labels in shard]
 

@@ -22,15 +22,15 @@ from shards.geometry import FRONT_CENTER
 from shards.reader import ShardSet
 from tests.test_export import write_checkpoint
 from tests.tiny_shards import write_tiny_shards
-from train.checkpoint import load_checkpoint
 from train.cli import predict
-from train.deployed import deployed
-from train.detections import detections
-from train.inputs import Frame, find_sources, read_image
-from train.lens import Lens, Lenses, camera_of
-from train.predict import Prediction, Predictor, predict_frames
-from train.sketch import CAR_WIDTH_M, STEERING_RATIO, WAY_M, WHEELBASE_M, draw_way, way, wheel_tracks
-from train.stream import Stopped
+from train.data.stream import Stopped
+from train.deploy.inference import deployed
+from train.deploy.inputs import Frame, find_sources, read_image
+from train.deploy.path_overlay import CAR_WIDTH_M, STEERING_RATIO, WAY_M, WHEELBASE_M, draw_way, way, wheel_tracks
+from train.deploy.predictor import Prediction, Predictor, predict_frames
+from train.deploy.undistort import Lens, Lenses, camera_of
+from train.engine.checkpoint import load_checkpoint
+from train.tasks.detections import detections
 
 SIZE = 256
 

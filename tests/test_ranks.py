@@ -16,8 +16,8 @@ import torch
 
 from tests import ranked
 from tests.tiny_shards import TRAIN, write_tiny_shards
-from train.checkpoint import load_checkpoint
-from train.ranks import Ranks
+from train.engine.checkpoint import load_checkpoint
+from train.engine.distributed import Ranks
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,8 +11,8 @@ from shards.manifest import Member, Sample
 from shards.reader import SampleRef
 from shards.schema import TASKS
 from train.config import build_config
-from train.order import epoch_order
-from train.regimes import choose_samples, keep_labels, plan_warnings
+from train.data.order import epoch_order
+from train.data.regimes import choose_samples, keep_labels, plan_warnings
 
 MEMBER_OF = {"image": "image.jpg", "steering": "steering.json", "segmentation": "segmentation.png",
              "boxes": "boxes.npy", "depth": "depth.png"}  # fmt: skip

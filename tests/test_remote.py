@@ -13,12 +13,13 @@ from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import ALL, write_tiny_shards
 from tests.toy import ToyNet
-from train import remote, run
 from train.cli.train import main
-from train.order import cut_batches, epoch_order, group_reads
-from train.remote import RemoteShards, is_remote
-from train.run import metrics_lines
-from train.stream import Stream
+from train.data import remote
+from train.data.order import cut_batches, epoch_order, group_reads
+from train.data.remote import RemoteShards, is_remote
+from train.data.stream import Stream
+from train.engine import run
+from train.engine.run import metrics_lines
 
 LAYOUT = ((ALL, ALL),) * 4
 

@@ -14,7 +14,7 @@ from shards.draw import Box
 from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import grid_of, write_tiny_shards
-from train.pictures import (
+from train.report.pictures import (
     Pieces,
     View,
     choose_pictured,
@@ -25,7 +25,7 @@ from train.pictures import (
     save_pieces,
     true_boxes,
 )
-from train.report import best_constant, counts_line, epoch_lines, metrics_table, parts_table, result_text
+from train.report.text import best_constant, counts_line, epoch_lines, metrics_table, parts_table, result_text
 
 ROWS = [
     {"task": "steering", "metric": "MAE", "unit": "deg", "value": 4.125,

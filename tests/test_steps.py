@@ -14,12 +14,12 @@ from tests.made_up import SIZE, MadeUp, items_of, objective_of
 from tests.plain_loop import PlainLoop
 from tests.toy import ToyNet
 from train.config import LossConfig, RunConfig, build_config
-from train.losses import BoxLossWeights
-from train.objective import Objective
-from train.order import Item, Read
-from train.plan import plan_items
-from train.regimes import epoch_groups
-from train.steps import Steps
+from train.data.order import Item, Read
+from train.data.plan import plan_items
+from train.data.regimes import epoch_groups
+from train.engine.objective import Objective
+from train.engine.step import Steps
+from train.tasks.losses import BoxLossWeights
 
 RATES = {"shared": 1e-3, "steering": 1e-3, "segmentation": 1e-3, "boxes": 1e-3, "depth": 1e-3}
 ODDS = {

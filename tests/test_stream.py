@@ -18,10 +18,10 @@ from shards.png import encode_grey_png
 from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import ALL, grid_of, steering_of, write_tiny_shards
-from train import batch as batch_room
-from train.batch import Memory, steering_target
-from train.order import Read, cut_batches, epoch_order, group_reads, label_reads
-from train.stream import Batch, Stopped, Stream, worker_count
+from train.data import batch as batch_room
+from train.data.batch import Memory, steering_target
+from train.data.order import Read, cut_batches, epoch_order, group_reads, label_reads
+from train.data.stream import Batch, Stopped, Stream, worker_count
 
 
 @pytest.fixture(scope="module")

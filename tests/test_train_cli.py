@@ -22,12 +22,13 @@ from models.singletask import build_singletask
 from shards.reader import ShardSet
 from tests.tiny_shards import ALL, write_tiny_shards
 from tests.toy import ToyNet
-from train import initial, loop, outcome
-from train import run as run_room
-from train.checkpoint import load_checkpoint
 from train.cli import evaluate, train
-from train.initial import pretrained_part
-from train.steps import Steps
+from train.engine import initial_weights as initial
+from train.engine import loop, outcome
+from train.engine import run as run_room
+from train.engine.checkpoint import load_checkpoint
+from train.engine.initial_weights import pretrained_part
+from train.engine.step import Steps
 
 SMALL = ("--backbone", "resnet18", "--width", "0.125", "--weights", "none", "--device", "cpu", "--batch-size", "2")
 LACKING = ((ALL, ("segmentation",), ("steering", "depth")),)  # 7 items, one sample with all four labels

@@ -11,11 +11,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.tiny_shards import ALL, write_tiny_shards
 from tests.toy import ToyNet
-from train import loop
-from train import run as run_room
 from train.config import build_config
-from train.run import prepare
-from train.watch import EVENTS, Watch
+from train.engine import loop
+from train.engine import run as run_room
+from train.engine.run import prepare
+from train.report.tensorboard import EVENTS, Watch
 
 
 class Quiet:

@@ -15,8 +15,8 @@ from typing import Any, get_type_hints
 
 from models.backbone import BACKBONES, NORMS
 from shards.schema import TASKS
-from train.augment import AugmentConfig
-from train.losses import BoxLossWeights
+from train.data.augment import AugmentConfig
+from train.tasks.losses import BoxLossWeights
 
 MODES = ("asymmetric", "symmetric", "single")
 NETWORKS = ("mtl", "stl")

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from train.config import ConfigError
-from train.stream import Stopped
+from train.data.stream import Stopped
 
 HELP = {"help_option_names": ["-h", "--help"]}
 STOPPED = 75  # exit code: stopped by a signal with the work kept

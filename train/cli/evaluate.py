@@ -11,8 +11,8 @@ from shards.schema import SPLITS
 from shards.writer import write_whole
 from train.cli.console import HELP, Console, exit_codes, stop_signals
 from train.config import DEVICES
-from train.groups import GROUPINGS
-from train.outcome import evaluate_checkpoint, say_result
+from train.data.grouping import GROUPINGS
+from train.engine.outcome import evaluate_checkpoint, say_result
 
 
 @click.command(context_settings=HELP)

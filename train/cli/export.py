@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from shards.schema import TASKS
-from train.checkpoint import load_checkpoint
 from train.cli.console import HELP, Console, exit_codes
-from train.deployed import deployed, describe, outputs_of
-from train.export import FORMATS, check_extra, write_export
+from train.deploy.export import FORMATS, check_extra, write_export
+from train.deploy.inference import deployed, describe, outputs_of
+from train.engine.checkpoint import load_checkpoint
 
 
 def task_list(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:

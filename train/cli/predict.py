@@ -13,13 +13,13 @@ from shards.geometry import Calibration, parse_calibrations
 from shards.schema import SPLITS
 from train.cli.console import HELP, Console, exit_codes, stop_signals
 from train.config import DEVICES
-from train.findings import ARRAYS, PICTURES, RECORD, VALUES, Room
-from train.inputs import Frame, ShardSplit, Source, find_sources
-from train.lens import Lenses
-from train.pictures import SHOWN_SCORE
-from train.predict import Predictor, predict_frames
-from train.run import find_device
-from train.stream import worker_count
+from train.data.stream import worker_count
+from train.deploy.inputs import Frame, ShardSplit, Source, find_sources
+from train.deploy.output_folder import ARRAYS, PICTURES, RECORD, VALUES, Room
+from train.deploy.predictor import Predictor, predict_frames
+from train.deploy.undistort import Lenses
+from train.engine.run import find_device
+from train.report.pictures import SHOWN_SCORE
 
 _NAMED = 10  # bad inputs that have a line of their own
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from train.cli.console import HELP, exit_codes
-from train.comparison import write_report
+from train.report.comparison import write_report
 
 
 @click.command(context_settings=HELP)

@@ -10,7 +10,6 @@ import click
 
 from models.backbone import BACKBONES, NORMS
 from shards.schema import TASKS
-from train.balance import coefficients_from as find_coefficients
 from train.cli.console import HELP, Console, Grouped, exit_codes, stop_signals
 from train.config import (
     BALANCES,
@@ -26,10 +25,11 @@ from train.config import (
     load_document,
     merge,
 )
-from train.loop import train as train_run
-from train.outcome import finish
-from train.ranks import joined_ranks
-from train.run import CONFIG_FILE, Run, prepare
+from train.engine.balance import coefficients_from as find_coefficients
+from train.engine.distributed import joined_ranks
+from train.engine.loop import train as train_run
+from train.engine.outcome import finish
+from train.engine.run import CONFIG_FILE, Run, prepare
 
 
 def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], Document]:

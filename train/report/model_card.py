@@ -8,9 +8,9 @@ from typing import Any
 
 from shards.schema import LABELS
 from shards.writer import write_whole
-from train.checkpoint import BEST, Checkpoint
 from train.config import RunConfig, build_config, dump_toml
-from train.report import best_constant, counts_line, number
+from train.engine.checkpoint import BEST, Checkpoint
+from train.report.text import best_constant, counts_line, number
 
 CARD = "model-card.md"
 MARK = "<!-- Written by amtl-train and amtl-eval, which write it anew as long as this line is here. -->"

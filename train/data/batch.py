@@ -18,8 +18,8 @@ from shards.classes import BOX_CLASSES
 from shards.codec import decode_grey_into, decode_image_into, decode_json, decode_npy_into
 from shards.reader import SampleRef, ShardSet
 from shards.schema import BOX_VALUES, STEERING_STEPS, TASKS
-from train.augment import Change, change_image, change_label
-from train.order import Read
+from train.data.augment import Change, change_image, change_label
+from train.data.order import Read
 
 _SMALL = 2**20  # bytes below which fresh memory costs nothing
 

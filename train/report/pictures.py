@@ -20,11 +20,11 @@ from shards.classes import BOX_CLASSES
 from shards.draw import Box, Picture, panel, stack_panels
 from shards.reader import SampleRef
 from shards.schema import BOX_VALUES, TASKS
-from train.curves import BLUE, ORANGE, Curve, Plot, Point, lay_out, to_picture
-from train.detections import boxes_of_grid, detections
-from train.objective import Objective
-from train.order import label_reads
-from train.stream import Stream
+from train.data.order import label_reads
+from train.data.stream import Stream
+from train.engine.objective import Objective
+from train.report.curves import BLUE, ORANGE, Curve, Plot, Point, lay_out, to_picture
+from train.tasks.detections import boxes_of_grid, detections
 
 SHOWN_SCORE = 0.3  # predicted boxes below it are not drawn
 PIECES = "pieces"  # the folder of the arrays, beside the pictures

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from shards.writer import PARTIAL
-from train.deployed import INPUT, Deployed
+from train.deploy.inference import INPUT, Deployed
 
 FORMATS = ("onnx", "pt2")
 METADATA_FILE = "metadata.json"  # inside a pt2 file

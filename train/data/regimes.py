@@ -10,8 +10,8 @@ from dataclasses import replace
 from shards.reader import SampleRef
 from shards.schema import TASKS
 from train.config import SHARED, RunConfig
-from train.order import Item, epoch_order, group_reads
-from train.plan import Group, plan_batches, plan_items
+from train.data.order import Item, epoch_order, group_reads
+from train.data.plan import Group, plan_batches, plan_items
 
 
 def choose_samples(config: RunConfig, samples: Sequence[SampleRef]) -> tuple[list[SampleRef], list[str]]:

@@ -15,8 +15,12 @@ import torch
 from models.multitask import MultiTaskNet
 from shards.reader import OPEN_FILES, SampleRef, ShardSet
 from shards.writer import write_whole
-from train.baselines import Baselines, load_baselines, save_baselines, score_baselines
-from train.checkpoint import (
+from train.config import Document, RunConfig, dump_toml, to_document
+from train.data.regimes import choose_samples, plan_warnings, slow_parts
+from train.data.remote import is_remote, open_remote
+from train.data.stream import Stream, worker_count
+from train.engine.baselines import Baselines, load_baselines, save_baselines, score_baselines
+from train.engine.checkpoint import (
     BEST,
     LAST,
     Checkpoint,
@@ -26,17 +30,13 @@ from train.checkpoint import (
     network_facts,
     save_checkpoint,
 )
-from train.config import Document, RunConfig, dump_toml, to_document
-from train.evaluate import check_criterion
-from train.initial import find_start
-from train.objective import Objective
-from train.provenance import provenance
-from train.ranks import Ranks
-from train.regimes import choose_samples, plan_warnings, slow_parts
-from train.remote import is_remote, open_remote
-from train.steps import Steps
-from train.stream import Stream, worker_count
-from train.watch import Watch
+from train.engine.distributed import Ranks
+from train.engine.evaluate import check_criterion
+from train.engine.initial_weights import find_start
+from train.engine.objective import Objective
+from train.engine.provenance import provenance
+from train.engine.step import Steps
+from train.report.tensorboard import Watch
 
 CONFIG_FILE = "config.toml"
 METRICS_FILE = "metrics.jsonl"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shards.draw import Picture
 from shards.geometry import CAMERAS, FRONT_CENTER, Calibration, raw_from_undistorted
-from train.inputs import Frame
+from train.deploy.inputs import Frame
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from shards.classes import SEGMENTATION_CLASSES
-from train.baselines import Baselines
 from train.config import ConfigError
-from train.groups import WHOLE, Grouping, rows_of_groups
-from train.metrics import BREAKDOWNS, METRICS, Metric, Part, Score, Scores, build_score
-from train.objective import Objective
-from train.order import cut_batches, label_reads
-from train.stream import Batch, Stream
+from train.data.grouping import WHOLE, Grouping, rows_of_groups
+from train.data.order import cut_batches, label_reads
+from train.data.stream import Batch, Stream
+from train.engine.baselines import Baselines
+from train.engine.objective import Objective
+from train.tasks.metrics import BREAKDOWNS, METRICS, Metric, Part, Score, Scores, build_score
 
 LOSS = "loss"  # the criterion that is no metric
 

@@ -13,15 +13,15 @@ import orjson
 
 from shards.schema import TASKS
 from shards.writer import write_whole
-from train.checkpoint import BEST, LAST, better_than
-from train.evaluate import Evaluation, evaluate
-from train.pictures import draw_samples
-from train.plan import Group, rest_of, share_of
-from train.regimes import epoch_groups, epoch_items
-from train.report import epoch_lines
-from train.run import METRICS_FILE, Progress, Reporter, Run, metrics_lines, run_baselines
-from train.stream import Batch, Stopped
-from train.watch import Watch
+from train.data.plan import Group, rest_of, share_of
+from train.data.regimes import epoch_groups, epoch_items
+from train.data.stream import Batch, Stopped
+from train.engine.checkpoint import BEST, LAST, better_than
+from train.engine.evaluate import Evaluation, evaluate
+from train.engine.run import METRICS_FILE, Progress, Reporter, Run, metrics_lines, run_baselines
+from train.report.pictures import draw_samples
+from train.report.tensorboard import Watch
+from train.report.text import epoch_lines
 
 
 def train(run: Run, reporter: Reporter) -> None:

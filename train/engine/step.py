@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from models.backbone import follow_stream
-from train.balance import Balance
 from train.config import ALL, SHARED, RunConfig
-from train.objective import Objective
-from train.parts import Part, TaskGradients, clear_gradients
-from train.plan import Group, Segment
-from train.ranks import Ranks
-from train.stream import Batch
+from train.data.plan import Group, Segment
+from train.data.stream import Batch
+from train.engine.balance import Balance
+from train.engine.distributed import Ranks
+from train.engine.objective import Objective
+from train.engine.parameter_groups import Part, TaskGradients, clear_gradients
 
 
 @dataclass(frozen=True)

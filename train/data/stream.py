@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from shards.reader import SampleRef, ShardSet
-from train.augment import AugmentConfig, draw_change
-from train.batch import Batch, Filling, Memory, Shapes
-from train.order import Read
+from train.data.augment import AugmentConfig, draw_change
+from train.data.batch import Batch, Filling, Memory, Shapes
+from train.data.order import Read
 
 __all__ = ["Batch", "Stopped", "Stream", "worker_count"]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shards.schema import TASKS
-from train.compare import Cell, Column, RunResult, Spread, differing, spread
-from train.footprint import Footprint
-from train.metrics import BREAKDOWNS, METRICS, Metric
-from train.page import caption, cell, row, table
-from train.report import Row, best_constant, in_unit, number, shares
+from train.report.footprint import Footprint
+from train.report.page import caption, cell, row, table
+from train.report.runs import Cell, Column, RunResult, Spread, differing, spread
+from train.report.text import Row, best_constant, in_unit, number, shares
+from train.tasks.metrics import BREAKDOWNS, METRICS, Metric
 
 _DASH = "–"
 _WORSE = " ▽"  # behind a value that a constant reaches too

@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 
 from shards.schema import TASKS
-from train.checkpoint import FREE_KEYS
 from train.config import Document, load_document
-from train.curves import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
-from train.run import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, metrics_lines
+from train.engine.checkpoint import FREE_KEYS
+from train.engine.run import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, metrics_lines
+from train.report.curves import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 
 ASYMMETRIC, SYMMETRIC = "asymmetric", "symmetric"
 OWN_NETWORKS, ONE_TASK = "single-task networks", "multi-task network on one task"

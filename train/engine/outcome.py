@@ -15,17 +15,14 @@ import torch
 from models.cost import forward_gmac, parameter_counts
 from shards.reader import ShardSet
 from shards.writer import write_whole
-from train.baselines import score_groups
-from train.card import write_card
-from train.checkpoint import BEST, Checkpoint, build_network, check_data, load_checkpoint
 from train.config import RunConfig, build_config
-from train.evaluate import evaluate
-from train.groups import GROUPINGS, WHOLE
-from train.objective import Objective
-from train.pictures import draw_curves, draw_samples
-from train.provenance import provenance
-from train.report import counts_line, result_text
-from train.run import (
+from train.data.grouping import GROUPINGS, WHOLE
+from train.engine.baselines import score_groups
+from train.engine.checkpoint import BEST, Checkpoint, build_network, check_data, load_checkpoint
+from train.engine.evaluate import evaluate
+from train.engine.objective import Objective
+from train.engine.provenance import provenance
+from train.engine.run import (
     EVALUATION_FILE,
     METRICS_FILE,
     Reporter,
@@ -36,6 +33,9 @@ from train.run import (
     open_shards,
     open_stream,
 )
+from train.report.model_card import write_card
+from train.report.pictures import draw_curves, draw_samples
+from train.report.text import counts_line, result_text
 
 PICTURES = "pictures"
 TABLE_FILE = "table.txt"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from train.ranks import Ranks
+from train.engine.distributed import Ranks
 
 
 class Part:

@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 from shards.classes import BOX_CLASSES, BOX_COLOURS, SEGMENTATION_CLASSES, segmentation_colours
 from shards.draw import Box, Picture, colour_depth, overlay_classes, thicken_sparse
 from shards.schema import TASKS
-from train.compare import Cell, Column
-from train.curves import BLACK, Curve, Plot, Point, lay_out, to_svg
-from train.page import caption, cell, image, legend, row, table
-from train.pictures import LOSSES, PIECES, Pieces, View, load_pieces
-from train.report import number
+from train.report.curves import BLACK, Curve, Plot, Point, lay_out, to_svg
+from train.report.page import caption, cell, image, legend, row, table
+from train.report.pictures import LOSSES, PIECES, Pieces, View, load_pieces
+from train.report.runs import Cell, Column
+from train.report.text import number
 
 _PLOT_PX = (530, 300)
 _DIAL_PX = (260, 200)

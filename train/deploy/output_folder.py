@@ -27,9 +27,9 @@ from shards.draw import (
     titled,
 )
 from shards.writer import PARTIAL, flush_to_disk, write_whole
-from train.inputs import Frame, Source, VideoFile, names_of
-from train.predict import Prediction
-from train.sketch import draw_way
+from train.deploy.inputs import Frame, Source, VideoFile, names_of
+from train.deploy.path_overlay import draw_way
+from train.deploy.predictor import Prediction
 
 TOOL = "amtl-predict"
 RECORD = "predictions.json"

@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from torchmetrics.detection import MeanAveragePrecision
 
 from shards.classes import BOX_CLASSES, IGNORE_INDEX, SEGMENTATION_CLASSES
-from train.detections import best_overlaps, boxes_of_grid, class_values, detections
+from train.tasks.detections import best_overlaps, boxes_of_grid, class_values, detections
 
 DELTA1_RATIO = 1.25  # delta1: within this factor of the truth
 DISTANCES_M = (0, 10, 20, 40, 80)  # where the bins of depth begin, by the true distance

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from train.metrics import BREAKDOWNS
+from train.tasks.metrics import BREAKDOWNS
 
 Row = Mapping[str, Any]  # of `metrics` or `parts`, see train.evaluate
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from shards.classes import IGNORE_INDEX, SEGMENTATION_CLASSES
 from shards.schema import BOX_VALUES, STEERING_STEPS
 from shards.writer import write_whole
-from train.groups import WHOLE, Grouping, rows_of_groups
-from train.metrics import Part, Score, Scores, build_score
-from train.order import cut_batches, label_reads
-from train.stream import Batch, Stream
+from train.data.grouping import WHOLE, Grouping, rows_of_groups
+from train.data.order import cut_batches, label_reads
+from train.data.stream import Batch, Stream
+from train.tasks.metrics import Part, Score, Scores, build_score
 
 _BATCH = 8  # samples whose labels are looked at together
 _BINS_PER_M = 256  # of the depth histogram: the steps of 16-bit depth, finer than those of 8-bit

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from shards.classes import BOX_CLASSES
 from shards.draw import Box, Picture
-from train.checkpoint import Checkpoint, check_classes, load_checkpoint
-from train.deployed import deployed
-from train.detections import suppressed
-from train.inputs import Frame, Source, jobs_of
-from train.stream import Stopped
+from train.data.stream import Stopped
+from train.deploy.inference import deployed
+from train.deploy.inputs import Frame, Source, jobs_of
+from train.engine.checkpoint import Checkpoint, check_classes, load_checkpoint
+from train.tasks.detections import suppressed
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")

@@ -17,8 +17,8 @@ from models.backbone import IMAGE_MEAN, IMAGE_STD
 from models.heads import GRID, SLOT_VALUES, SLOTS, STEERING_STEPS
 from models.multitask import MultiTaskNet
 from shards.schema import BOX_VALUES
-from train.checkpoint import Checkpoint, build_network
 from train.config import Document, RunConfig, build_config
+from train.engine.checkpoint import Checkpoint, build_network
 
 INPUT = "images"
 FORMAT_VERSION = "1"

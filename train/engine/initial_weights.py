@@ -14,8 +14,8 @@ from models.heads import SLOTS
 from models.multitask import MultiTaskNet
 from models.singletask import NAMES
 from shards.schema import BOX_VALUES
-from train.checkpoint import Checkpoint, load_checkpoint
 from train.config import Document, RunConfig
+from train.engine.checkpoint import Checkpoint, load_checkpoint
 
 _NAMED = 3  # tensors of a part that a line names
 # The heads whose last layer has a row per class: the list of classes, and how a row is found: of each of `groups`

@@ -7,11 +7,11 @@ from pathlib import Path
 from string import ascii_lowercase
 
 from shards.writer import write_whole
-from train.compare import OWN_NETWORKS, Column, RunResult, build_columns, load_runs, warnings
-from train.figures import loss_figures, picture_figures
-from train.footprint import footprints
-from train.page import caption, document, paragraph, section
-from train.tables import common_settings, network_table, parts_tables, results_table, runs_table, settings_table
+from train.report.figures import loss_figures, picture_figures
+from train.report.footprint import footprints
+from train.report.page import caption, document, paragraph, section
+from train.report.runs import OWN_NETWORKS, Column, RunResult, build_columns, load_runs, warnings
+from train.report.tables import common_settings, network_table, parts_tables, results_table, runs_table, settings_table
 
 TITLE = "Asymmetric multi-task learning on A2D2: runs compared"
 

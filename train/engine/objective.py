@@ -10,8 +10,8 @@ from torch import Tensor
 from models.backbone import IMAGE_MEAN, IMAGE_STD
 from models.multitask import MultiTaskNet
 from train.config import LossConfig
-from train.losses import BoxLossWeights, boxes_loss, depth_loss, segmentation_loss, steering_loss
-from train.stream import Batch
+from train.data.stream import Batch
+from train.tasks.losses import BoxLossWeights, boxes_loss, depth_loss, segmentation_loss, steering_loss
 
 
 class Objective:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from shards.schema import TASKS
 from train.config import SHARED
-from train.order import Item, Read
+from train.data.order import Item, Read
 
 ELSEWHERE = -1  # the row of an item whose image another rank holds
 

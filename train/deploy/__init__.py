@@ -1,0 +1,1 @@
+"""A trained network in use: images in, results in their own pixels out, and export."""

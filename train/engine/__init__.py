@@ -1,0 +1,1 @@
+"""What makes weights: steps, optimizers, balance, checkpoints, the loop, evaluation."""
