@@ -22,7 +22,9 @@ from torch.utils.data import DataLoader, default_collate
 from shards.codec import decode_image_into
 from shards.reader import ShardSet
 from shards.schema import TASKS
-from train.data.batch import Shapes, decode_label_into, steering_target
+from train.data.batch import StoredShapes
+from train.tasks import DEFINITIONS
+from train.tasks.steering import last_angles
 
 Members = dict[str, bytes]
 Loaders = dict[str, Callable[[], Iterable[Any]]]  # by name, how to make one
@@ -36,21 +38,21 @@ MEMBER = {
 PROCESSES = (0, 2)
 
 
-def with_our_decoders(members: dict[str, Any], shapes: Shapes) -> dict[str, NDArray[Any]]:
+def with_our_decoders(members: dict[str, Any], shapes: StoredShapes) -> dict[str, NDArray[Any]]:
     """Members by name, or labels by name -> arrays."""
     image = np.empty(shapes.image, np.uint8)
     decode_image_into(bytes(members[MEMBER["image"]]), image)
     sample = {"image": image}
     for task in TASKS:
-        sample[task] = np.empty(*shapes.labels[task])
-        decode_label_into(task, bytes(members[MEMBER[task]]), sample[task])
+        sample[task] = np.empty(shapes.labels[task].shape, shapes.labels[task].dtype)
+        DEFINITIONS[task].decode(bytes(members[MEMBER[task]]), sample[task])
     return sample
 
 
 def as_labels(decoded: dict[str, Any]) -> dict[str, Any]:
     """What webdataset decoded, under our names."""
     return {label: decoded[name] for label, name in MEMBER.items() if label != "steering"} | {
-        "steering": steering_target(decoded[MEMBER["steering"]])
+        "steering": last_angles(decoded[MEMBER["steering"]])
     }
 
 
@@ -81,7 +83,7 @@ def webdataset_loaders(shards: ShardSet, batch: int) -> Loaders:
         return loader(dataset, batch, processes)
 
     def ours(processes: int) -> Iterable[Any]:
-        decoders = partial(with_our_decoders, shapes=Shapes.of(shards))
+        decoders = partial(with_our_decoders, shapes=StoredShapes.of(shards))
         return loader(webdataset.WebDataset(tars, shardshuffle=False).map(decoders), batch, processes)
 
     return named("webdataset, `.decode`", decoded) | named("webdataset, this project's decoders", ours)
@@ -109,14 +111,14 @@ def lit_sample(members: Members) -> dict[str, Any]:
         "image": opened(members[MEMBER["image"]]),
         **maps,
         "boxes": np.load(io.BytesIO(members[MEMBER["boxes"]])),
-        "steering": steering_target(json.loads(members[MEMBER["steering"]])),
+        "steering": last_angles(json.loads(members[MEMBER["steering"]])),
     }
 
 
 class Decoded:
     """A map-style dataset of encoded members, decoded by this project."""
 
-    def __init__(self, encoded: Any, shapes: Shapes) -> None:
+    def __init__(self, encoded: Any, shapes: StoredShapes) -> None:
         self.encoded, self.shapes = encoded, shapes
 
     def __len__(self) -> int:
@@ -145,7 +147,7 @@ def litdata_loaders(shards: ShardSet, folder: Path, batch: int) -> Loaders:
         return litdata.StreamingDataLoader(dataset, batch_size=batch, num_workers=processes, persistent_workers=live_on)
 
     def ours(processes: int) -> Iterable[Any]:
-        return loader(Decoded(litdata.StreamingDataset(str(bytes_of)), Shapes.of(shards)), batch, processes)
+        return loader(Decoded(litdata.StreamingDataset(str(bytes_of)), StoredShapes.of(shards)), batch, processes)
 
     return named("LitData, JPEG and raw arrays", its_own) | named("LitData, this project's members and decoders", ours)
 
@@ -163,7 +165,7 @@ def mds_sample(members: Members) -> dict[str, Any]:
 def mds_collate(samples: list[dict[str, Any]]) -> Any:
     """PIL images to arrays."""
     return default_collate([
-        {name: steering_target(value) if name == "steering" else np.asarray(value) for name, value in sample.items()}
+        {name: last_angles(value) if name == "steering" else np.asarray(value) for name, value in sample.items()}
         for sample in samples
     ])  # fmt: skip
 
@@ -189,6 +191,6 @@ def mosaic_loaders(shards: ShardSet, folder: Path, batch: int) -> Loaders:
 
     def ours(processes: int) -> Iterable[Any]:
         dataset = streaming.StreamingDataset(local=str(bytes_of), batch_size=batch, shuffle=False)
-        return loader(Decoded(dataset, Shapes.of(shards)), batch, processes)
+        return loader(Decoded(dataset, StoredShapes.of(shards)), batch, processes)
 
     return named("MosaicML, own encodings", its_own) | named("MosaicML, this project's members and decoders", ours)

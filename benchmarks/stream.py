@@ -31,10 +31,11 @@ from shards.manifest import Member, Sample, ShardIndex, build_manifest, write_ma
 from shards.reader import SampleRef, ShardSet
 from shards.schema import META, TASKS, shard_name
 from shards.writer import ShardWriter
-from train.data.augment import AugmentConfig
-from train.data.batch import Batch, Shapes, decode_label_into
+from train.config import AugmentConfig
+from train.data.batch import Batch, StoredShapes
 from train.data.order import cut_batches, epoch_order, group_reads
 from train.data.stream import Stream
+from train.tasks import DEFINITIONS
 
 BATCH = 8
 MERE = "decoding the same members in one thread, discarded"
@@ -128,16 +129,16 @@ def write_complete(drawn: ShardSet, out: Path) -> None:
 
 def mere_decoding(shards: ShardSet, samples: list[SampleRef]) -> Pass:
     """Our decoders on bytes that are in memory, into the same arrays again and again: nothing can be less."""
-    shapes = Shapes.of(shards)
+    shapes = StoredShapes.of(shards)
     image = np.empty(shapes.image, np.uint8)
-    labels = {task: np.empty(*shapes.labels[task]) for task in TASKS}
+    labels = {task: np.empty(shapes.labels[task].shape, shapes.labels[task].dtype) for task in TASKS}
     held = [{label: shards.read(ref, name) for label, name in ref.labels.items()} for ref in samples]
 
     def run() -> None:
         for members in held:
             decode_image_into(members["image"], image)
             for task, label in labels.items():
-                decode_label_into(task, members[task], label)
+                DEFINITIONS[task].decode(members[task], label)
 
     return run
 
@@ -166,7 +167,7 @@ class ByProcesses:
     """The same reader and decoders as a map-style dataset, for a DataLoader's processes."""
 
     def __init__(self, shards: ShardSet, samples: list[SampleRef]) -> None:
-        self.shards, self.samples, self.shapes = shards, samples, Shapes.of(shards)
+        self.shards, self.samples, self.shapes = shards, samples, StoredShapes.of(shards)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -177,8 +178,8 @@ class ByProcesses:
         decode_image_into(self.shards.read(ref, ref.labels["image"]), image)
         sample = {"image": image}
         for task in TASKS:
-            sample[task] = np.empty(*self.shapes.labels[task])
-            decode_label_into(task, self.shards.read(ref, ref.labels[task]), sample[task])
+            sample[task] = np.empty(self.shapes.labels[task].shape, self.shapes.labels[task].dtype)
+            DEFINITIONS[task].decode(self.shards.read(ref, ref.labels[task]), sample[task])
         return sample
 
 

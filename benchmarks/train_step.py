@@ -29,14 +29,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/plain_loop.py is the
 from models.multitask import build_multitask
 from shards.classes import SEGMENTATION_CLASSES
 from shards.schema import TASKS
-from tests.made_up import MAX_M, MadeUp, items_of
+from tests.made_up import CONTEXT, MadeUp, items_of
 from tests.plain_loop import PlainLoop
-from train.config import LossConfig, build_config
-from train.data.order import Item, Read
+from train.config import build_config
+from train.data.order import Item, SampleRequest
 from train.data.regimes import epoch_groups
 from train.engine.objective import Objective
 from train.engine.step import Steps
-from train.tasks.losses import BoxLossWeights
 
 Way = Callable[[], None]
 
@@ -73,8 +72,7 @@ def main(
         torch.manual_seed(0)
         network = build_multitask(size=size, classes=len(SEGMENTATION_CLASSES), backbone=backbone, width=width)
         network.train()
-        return Objective(network, device=place, normalise=False, max_m=MAX_M, loss=LossConfig(),
-                         box_loss=BoxLossWeights(), precision=precision)  # fmt: skip
+        return Objective(network, device=place, normalise=False, context=CONTEXT, precision=precision)
 
     ways: dict[str, Way] = {
         "thesis": plain(objective(), data, items, all_heads=True),
@@ -94,7 +92,7 @@ def plain(objective: Objective, data: MadeUp, items: list[Item], *, all_heads: b
 
     def run() -> None:
         for item in items:
-            loop.item(data.batch([Read(item.sample, (item.task,))]).to(objective.device))
+            loop.item(data.batch([SampleRequest(item.sample, (item.task,))]).to(objective.device))
 
     return run
 

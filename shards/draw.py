@@ -241,3 +241,12 @@ def stack_panels(rows: Sequence[Picture]) -> Picture:
     width = max(row.shape[1] for row in rows)
     return np.vstack([cv2.copyMakeBorder(row, 0, 4, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=_GROUND)
                       for row in rows])  # fmt: skip
+
+
+def beside(pictures: Sequence[Picture]) -> Picture:
+    """Pictures next to each other, filled with grey at the bottom where they are lower."""
+    height = max(picture.shape[0] for picture in pictures)
+    lower = [height - picture.shape[0] for picture in pictures]
+    filled = [cv2.copyMakeBorder(picture, 0, rows, 0, 4, cv2.BORDER_CONSTANT, value=_GROUND)
+              for picture, rows in zip(pictures, lower, strict=True)]  # fmt: skip
+    return np.hstack(filled)

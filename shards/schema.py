@@ -6,9 +6,12 @@ that a frame does not have is an absent member: absent, never zeros.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 FORMAT_VERSION = 1
 
-TASKS = ("steering", "segmentation", "boxes", "depth")  # the order of an image's items under --order samples
+Task = Literal["steering", "segmentation", "boxes", "depth"]
+TASKS: tuple[str, ...] = get_args(Task)  # the order of an image's items under --order samples
 LABELS = ("image", *TASKS)  # everything with a conversion rule and a fingerprint of its own
 SPLITS = ("train", "val")
 

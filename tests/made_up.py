@@ -7,16 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from shards.classes import SEGMENTATION_CLASSES
+from shards.classes import BOX_CLASSES, SEGMENTATION_CLASSES
 from shards.schema import TASKS
-from train.config import LossConfig
-from train.data.order import Item, Read
+from train.config import BoxLossWeights, LossConfig
+from train.data.order import Item, SampleRequest
 from train.data.stream import Batch
 from train.engine.objective import Objective
-from train.tasks.losses import BoxLossWeights
+from train.tasks.definition import TaskContext
 
 SIZE = 32  # px
 MAX_M = 123.0
+CONTEXT = TaskContext(SIZE, MAX_M, SEGMENTATION_CLASSES, BOX_CLASSES, 640, LossConfig(), BoxLossWeights())
 
 
 class MadeUp:
@@ -40,7 +41,7 @@ class MadeUp:
             "depth": torch.where(depth > 90, 0, depth),
         }
 
-    def batch(self, reads: Sequence[Read]) -> Batch:
+    def batch(self, reads: Sequence[SampleRequest]) -> Batch:
         """What a stream would give for these reads."""
         rows = {task: [row for row, read in enumerate(reads) if task in read.tasks] for task in TASKS}
         present = {task: found for task, found in rows.items() if found}
@@ -64,6 +65,4 @@ def items_of(count: int, samples: int, odds: dict[str, float], seed: int = 0) ->
 
 def objective_of(network: torch.nn.Module) -> Objective:
     """With the defaults of a run, on the CPU."""
-    return Objective(
-        network, device=torch.device("cpu"), normalise=False, max_m=MAX_M, loss=LossConfig(), box_loss=BoxLossWeights()
-    )
+    return Objective(network, device=torch.device("cpu"), normalise=False, context=CONTEXT)

@@ -11,11 +11,12 @@ import torch
 from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import write_tiny_shards
-from train.config import ConfigError, build_config
-from train.data.augment import AugmentConfig, Change, change_image, change_label, draw_change, mirror_boxes
-from train.data.order import Read, cut_batches, epoch_order, group_reads
+from train.config import AugmentConfig, ConfigError, build_config
+from train.data.augment import Change, change_image, change_label, draw_change
+from train.data.order import SampleRequest, cut_batches, epoch_order, group_reads
 from train.data.stream import Batch, Stream
-from train.tasks.detections import boxes_of_grid
+from train.tasks.box_grid import boxes_of_grid
+from train.tasks.boxes import mirror_boxes
 
 NOTHING = Change(mirror=False, brightness=1.0, contrast=1.0, saturation=1.0)
 MIRROR = replace(NOTHING, mirror=True)
@@ -109,7 +110,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 
 
 def test_a_stream_mirrors_image_and_labels(tiny: ShardSet):
-    reads = [[Read(0, TASKS), Read(2, TASKS)]]
+    reads = [[SampleRequest(0, TASKS), SampleRequest(2, TASKS)]]
     (plain,) = Stream(tiny, tiny.samples("train")).batches(reads)
     (mirrored,) = Stream(tiny, tiny.samples("train"), augment=ALWAYS).batches(reads)
     assert torch.equal(mirrored.images, plain.images.flip(2))

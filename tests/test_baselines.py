@@ -9,17 +9,22 @@ import torch
 
 from shards.reader import ShardSet
 from shards.schema import TASKS
+from tests.made_up import CONTEXT
 from tests.tiny_shards import VAL, steering_of, write_tiny_shards
-from train.data.stream import Batch, Stream
-from train.engine.baselines import Tally, load_baselines, save_baselines, score_baselines, weighted_median
+from train.data.stream import Stream
+from train.engine.baselines import load_baselines, save_baselines, score_baselines
+from train.tasks import DEFINITIONS
+from train.tasks.depth import weighted_median
 
 
 def tallied(**labels: torch.Tensor) -> dict[str, torch.Tensor]:
     """The constants of one batch of labels, by what they are called."""
-    tally = Tally(max_m=123.0)
-    rows = {task: torch.arange(len(label)) for task, label in labels.items()}
-    tally.update(Batch(("a",), None, rows, labels))
-    return {constant.what: constant.value for constant in tally.constants()}
+    found = {}
+    for task, label in labels.items():
+        fit = DEFINITIONS[task].constant_fit(CONTEXT)
+        fit.update(label)
+        found |= {constant.name: constant.value for constant in fit.constants()}
+    return found
 
 
 def test_steering_has_zero_and_the_median():
@@ -57,13 +62,13 @@ def test_weighted_median(counts, expected):
 
 
 def test_nothing_labelled_has_no_constant():
-    assert Tally(123.0).constants() == []
+    assert all(task.constant_fit(CONTEXT).constants() == [] for task in DEFINITIONS.values())
 
 
 def test_constants_come_from_train_and_are_scored_on_val(tmp_path: Path):
     shards = ShardSet(write_tiny_shards(tmp_path / "shards"))
     train, val = (Stream(shards, shards.samples(split)) for split in ("train", "val"))
-    baselines = score_baselines(train, val, TASKS)
+    baselines = score_baselines(train, val, TASKS, CONTEXT)
     assert set(baselines) == set(TASKS)
     values = [abs(angle) for frame in (6, 7, 8) for angle in steering_of(frame)["angles_deg"][-10:]]
     zero, median = baselines["steering"].values()
@@ -75,7 +80,7 @@ def test_constants_come_from_train_and_are_scored_on_val(tmp_path: Path):
     accuracy = baselines["segmentation"]["all Rain dirt"]["scores"]["pixel accuracy"]
     assert accuracy == pytest.approx(100 * below / (3 * 252))
     assert baselines["boxes"]["mean box of each cell"]["scores"]["mean best IoU"] > 0
-    assert score_baselines(train, val, ("boxes",)).keys() == {"boxes"}
+    assert score_baselines(train, val, ("boxes",), CONTEXT).keys() == {"boxes"}
     assert len(VAL[0]) == 3
 
 

@@ -32,7 +32,7 @@ from train.report.runs import (
     warnings,
 )
 from train.report.tables import duration, spread_text
-from train.tasks.metrics import METRICS
+from train.tasks import METRICS
 
 SAMPLE = "20180807145028_frontcenter_000000007"
 

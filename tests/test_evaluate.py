@@ -9,15 +9,14 @@ import torch
 
 from shards.reader import ShardSet
 from shards.schema import TASKS
+from tests.made_up import CONTEXT, objective_of
 from tests.tiny_shards import write_tiny_shards
 from tests.toy import ToyNet
-from train.config import LossConfig
 from train.data.grouping import GROUPINGS, WHOLE, rows_of_groups
 from train.data.stream import Stream
 from train.engine.baselines import score_baselines, score_groups
 from train.engine.evaluate import Evaluation, evaluate
 from train.engine.objective import Objective
-from train.tasks.losses import BoxLossWeights
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +27,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 @pytest.fixture
 def objective() -> Objective:
     torch.manual_seed(0)
-    return Objective(
-        ToyNet(), device=torch.device("cpu"), normalise=False, max_m=123.0, loss=LossConfig(), box_loss=BoxLossWeights()
-    )
+    return objective_of(ToyNet())
 
 
 def odd_and_even(key: str) -> str:
@@ -70,8 +67,8 @@ def test_groups_in_one_pass_equal_a_pass_for_each(shards: ShardSet, objective: O
 
 def test_constants_of_groups_come_from_all_of_train(shards: ShardSet):
     train, val = (Stream(shards, shards.samples(split)) for split in ("train", "val"))
-    groups = score_groups(train, val, TASKS, odd_and_even)
-    assert groups[WHOLE] == score_baselines(train, val, TASKS)
+    groups = score_groups(train, val, TASKS, CONTEXT, odd_and_even)
+    assert groups[WHOLE] == score_baselines(train, val, TASKS, CONTEXT)
     assert set(groups) == {WHOLE, "odd", "even"}
     whats = [list(found["steering"]) for found in groups.values()]
     assert whats[0] == whats[1] == whats[2]

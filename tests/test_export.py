@@ -21,10 +21,10 @@ from train.cli import export
 from train.config import build_config, to_document
 from train.deploy import export as export_room
 from train.deploy.export import METADATA_FILE, TOLERANCE, differences, run_onnx, run_pt2
-from train.deploy.inference import Deployed, deployed
+from train.deploy.inference import InferenceModel, load_inference_model
 from train.engine.checkpoint import build_network, load_checkpoint, network_facts, save_checkpoint
 from train.engine.objective import Objective
-from train.tasks.metrics import boxes_of_grid
+from train.tasks.box_grid import boxes_of_grid
 
 SIZE = 256
 DOCUMENTS: dict[str, dict[str, Any]] = {
@@ -87,14 +87,14 @@ def one_line(result: Result, code: int) -> str:
     return lines[-1]
 
 
-def restored(path: Path, logits: bool = False) -> tuple[Deployed, Objective]:
+def restored(path: Path, logits: bool = False) -> tuple[InferenceModel, Objective]:
     """As a file holds it, and as the trainer runs it."""
     held = load_checkpoint(path)
-    module, config = deployed(held, held["tasks"], logits)
+    module, config = load_inference_model(held, held["tasks"], logits)
     network = build_network(config, held["facts"])
     network.load_state_dict(held["weights"])
     objective = Objective(network.eval(), device=torch.device("cpu"), normalise=held["facts"]["normalise"],
-                          max_m=held["facts"]["max_m"], loss=config.loss, box_loss=config.box_loss)  # fmt: skip
+                          context=module.context)  # fmt: skip
     return module, objective
 
 

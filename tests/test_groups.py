@@ -8,7 +8,7 @@ import pytest
 
 from shards.schema import TASKS
 from tests.made_up import items_of
-from train.data.order import Item, Read
+from train.data.order import Item, SampleRequest
 from train.data.plan import ELSEWHERE, Group, plan_batches, plan_items, rest_of, share_of
 
 THESIS = {"shared": 48, "steering": 24, "segmentation": 32, "boxes": 16, "depth": 16}
@@ -56,7 +56,7 @@ def test_heads_step_by_their_own_counters() -> None:
 def test_an_image_is_one_row_however_often_it_comes_up() -> None:
     items = [Item(5, "boxes"), Item(7, "depth"), Item(5, "steering"), Item(5, "boxes")]
     (group,) = plan_items(items, THESIS, zeros(), 2)
-    assert group.reads == (Read(5, ("steering", "boxes")), Read(7, ("depth",)))
+    assert group.reads == (SampleRequest(5, ("steering", "boxes")), SampleRequest(7, ("depth",)))
     assert group.order == (0, 1, 0, 0)
     rows = {segment.task: (segment.rows, segment.labels) for segment in group.segments}
     assert rows == {"boxes": ((0, 0), (0, 0)), "depth": ((1,), (0,)), "steering": ((0,), (0,))}
@@ -80,7 +80,12 @@ def test_the_rest_of_an_epoch_is_planned_as_the_whole_was(cut: int) -> None:
 
 
 def test_batches_step_once_each_and_share_by_the_labels_they_hold() -> None:
-    reads = [Read(0, ("boxes", "depth")), Read(1, ("depth",)), Read(2, ("depth",)), Read(3, ("boxes",))]
+    reads = [
+        SampleRequest(0, ("boxes", "depth")),
+        SampleRequest(1, ("depth",)),
+        SampleRequest(2, ("depth",)),
+        SampleRequest(3, ("boxes",)),
+    ]
     groups = plan_batches(reads, 3, 2)
     assert [group.steps for group in groups] == [False, True, True]
     assert [[read.sample for read in group.reads] for group in groups] == [[0, 1], [2], [3]]

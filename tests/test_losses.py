@@ -9,15 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.tasks.losses import (
-    THESIS_CODE_WEIGHTS,
-    BoxLossWeights,
-    boxes_loss,
-    depth_loss,
-    responsible_slots,
-    segmentation_loss,
-    steering_loss,
-)
+from train.config import BoxLossWeights
+from train.tasks.depth import depth_loss
+from train.tasks.segmentation import segmentation_loss
+from train.tasks.steering import steering_loss
+from train.tasks.yolo_loss import THESIS_CODE_WEIGHTS, boxes_loss, responsible_slots
 
 LN2 = math.log(2)
 ALL = torch.ones(1, 1, 2, dtype=torch.bool)

@@ -5,10 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from shards.classes import SEGMENTATION_CLASSES
+from shards.classes import BOX_CLASSES, SEGMENTATION_CLASSES
+from tests.made_up import CONTEXT
 from train.engine.evaluate import is_better, metric_rows, part_rows
-from train.tasks.detections import best_overlaps, boxes_of_grid, detections
-from train.tasks.metrics import METRICS, BoxScore, DepthScore, SegmentationScore, SteeringScore, build_score
+from train.tasks import DEFINITIONS, METRICS
+from train.tasks.box_grid import best_overlaps, boxes_of_grid, detections
+from train.tasks.boxes import BoxScore
+from train.tasks.depth import DepthScore
+from train.tasks.segmentation import SegmentationScore
+from train.tasks.steering import SteeringScore
+
+CPU = torch.device("cpu")
 
 
 def grid(*slots: tuple[int, int, int, float, float, float, float, float, int]) -> torch.Tensor:
@@ -25,14 +32,14 @@ WALKER = (5, 6, 0, 1.0, 0.0, 1.0, 0.125, 0.25, 1)  # 0.6875..0.8125 by 0.625..0.
 
 
 def test_steering_error_is_the_mean_over_all_values():
-    score = SteeringScore()
+    score = SteeringScore(CPU)
     score.update(torch.zeros(2, 10), torch.tensor([[1.0] * 10, [-4.0] * 10]))
     score.update(torch.full((1, 10), 5.0), torch.zeros(1, 10))
     assert score.compute() == {"MAE": pytest.approx(10 / 3)}
 
 
 def test_segmentation_counts_what_occurs_and_is_labelled():
-    score = SegmentationScore(4)
+    score = SegmentationScore(SEGMENTATION_CLASSES[:4], CPU)
     label = torch.tensor([[[0, 0], [1, 255]]], dtype=torch.uint8)
     score.update(torch.tensor([[[0, 1], [1, 2]]]), label)
     assert score.compute() == {"pixel accuracy": pytest.approx(200 / 3), "mIoU": pytest.approx(50)}
@@ -42,14 +49,14 @@ def test_segmentation_counts_what_occurs_and_is_labelled():
 
 
 def test_depth_counts_pixels_with_a_return():
-    score = DepthScore()
+    score = DepthScore(CPU)
     score.update(torch.tensor([[[11.0, 10.0, 5.0]]]), torch.tensor([[[10.0, 20.0, 0.0]]]))
     assert score.compute() == pytest.approx({"MAE": 5.5, "AbsRel": 0.3, "RMSE": (101 / 2) ** 0.5, "delta1": 50.0})
 
 
 @pytest.mark.parametrize("task", ["steering", "segmentation", "boxes", "depth"])
 def test_nothing_to_measure_is_none(task):
-    score = build_score(task, 3)
+    score = DEFINITIONS[task].score(CONTEXT, CPU)
     if task == "boxes":
         score.update(torch.zeros(1, 8, 8, 10, 19), torch.zeros(1, 8, 8, 10, 19))
     computed = score.compute()
@@ -79,7 +86,7 @@ def test_best_iou_looks_at_as_many_predictions_as_there_are_boxes():
 
 
 def test_box_scores_are_pooled_over_boxes():
-    score = BoxScore()
+    score = BoxScore(BOX_CLASSES)
     score.update(torch.stack([grid(CAR, WALKER)]), torch.stack([grid(CAR, WALKER)]))
     assert score.compute() == pytest.approx({"mean best IoU": 100, "mAP50": 100, "mAP50:95": 100})
     shifted = (*CAR[:4], 1.5, *CAR[5:])  # by half the car's width: IoU 1/3
@@ -150,7 +157,7 @@ def test_a_part_stands_beside_the_same_part_of_the_constants():
 
 
 def test_steering_by_the_true_angle():
-    score = SteeringScore()
+    score = SteeringScore(CPU)
     score.update(torch.tensor([[1.0, -8.0, 5.0, 100.0]]), torch.tensor([[-2.0, -5.0, 4.99, -90.0]]))
     assert [(part["of"], part["count"], part["values"]["MAE"]) for part in score.parts()] == [
         ("0-5 deg", 2, pytest.approx((3 + 0.01) / 2)),
@@ -161,7 +168,7 @@ def test_steering_by_the_true_angle():
 
 
 def test_depth_by_the_true_distance():
-    score = DepthScore()
+    score = DepthScore(CPU)
     score.update(torch.tensor([[[11.0, 10.0, 5.0, 70.0]]]), torch.tensor([[[9.0, 20.0, 0.0, 80.0]]]))
     score.update(torch.tensor([[[30.0]]]), torch.tensor([[[20.5]]]))
     parts = {part["of"]: (part["count"], *part["values"].values()) for part in score.parts()}
@@ -177,7 +184,7 @@ def test_depth_by_the_true_distance():
 
 
 def test_iou_of_each_class_that_occurs():
-    score = SegmentationScore(38)
+    score = SegmentationScore(SEGMENTATION_CLASSES[:38], CPU)
     score.update(torch.tensor([[[0, 1, 37, 37]]]), torch.tensor([[[0, 0, 255, 1]]], dtype=torch.uint8))
     assert score.parts() == [
         {"of": "Car", "count": 2, "values": {"IoU": pytest.approx(50)}},
@@ -192,7 +199,7 @@ def test_ap_of_each_class_that_has_a_true_box():
     stranger = (1, 1, 0, 0.9, 0.5, 0.5, 0.1, 0.1, 5)
     animal = (*WALKER[:8], 11)
     half = (*CAR[:4], 1.5, *CAR[5:])  # IoU 1/3 with the car
-    score = BoxScore()
+    score = BoxScore(BOX_CLASSES)
     score.update(torch.stack([grid(stranger, half, animal)]), torch.stack([grid(CAR, animal)]))
     parts = score.parts()
     assert [(part["of"], part["count"]) for part in parts] == [("Car", 1), ("Animal", 1)]
@@ -204,7 +211,7 @@ def test_ap_of_each_class_that_has_a_true_box():
 @pytest.mark.parametrize("task", ["steering", "depth"])
 def test_a_small_error_is_not_lost_beside_a_large_one(task: str):
     """A float32 sum of 2^25 and 1 is 2^25."""
-    score = build_score(task, 38)
+    score = DEFINITIONS[task].score(CONTEXT, CPU)
     label = torch.full((1, 1, 1), 1.0)
     for error in (2.0**25, 1.0, 1.0):
         score.update(label.double() + error, label)

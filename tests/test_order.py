@@ -11,7 +11,7 @@ import torch
 from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import TRAIN, write_tiny_shards
-from train.data.order import Item, Read, cut_batches, epoch_order, group_reads
+from train.data.order import Item, SampleRequest, cut_batches, epoch_order, group_reads
 
 LABELS = [labels for shard in TRAIN for labels in shard]
 
@@ -61,13 +61,13 @@ def test_items_are_shuffled_within_blocks_of_shards(tiny):
 
 def test_reads_are_grouped_only_where_asked():
     items = [Item(0, "boxes"), Item(0, "depth"), Item(2, "depth"), Item(0, "steering")]
-    assert group_reads(items, together=False) == [Read(item.sample, (item.task,)) for item in items]
+    assert group_reads(items, together=False) == [SampleRequest(item.sample, (item.task,)) for item in items]
     assert group_reads(items, together=True) == [
-        Read(0, ("boxes", "depth")), Read(2, ("depth",)), Read(0, ("steering",)),
+        SampleRequest(0, ("boxes", "depth")), SampleRequest(2, ("depth",)), SampleRequest(0, ("steering",)),
     ]  # fmt: skip
 
 
 def test_batches_drop_and_repeat_nothing():
-    reads = [Read(i, ("depth",)) for i in range(5)]
+    reads = [SampleRequest(i, ("depth",)) for i in range(5)]
     assert cut_batches(reads, 2) == [reads[:2], reads[2:4], reads[4:]]
     assert cut_batches([], 2) == []

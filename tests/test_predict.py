@@ -24,13 +24,13 @@ from tests.test_export import write_checkpoint
 from tests.tiny_shards import write_tiny_shards
 from train.cli import predict
 from train.data.stream import Stopped
-from train.deploy.inference import deployed
+from train.deploy.inference import load_inference_model
 from train.deploy.inputs import Frame, find_sources, read_image
-from train.deploy.path_overlay import CAR_WIDTH_M, STEERING_RATIO, WAY_M, WHEELBASE_M, draw_way, way, wheel_tracks
 from train.deploy.predictor import Prediction, Predictor, predict_frames
 from train.deploy.undistort import Lens, Lenses, camera_of
 from train.engine.checkpoint import load_checkpoint
-from train.tasks.detections import detections
+from train.tasks.box_grid import detections
+from train.tasks.path_overlay import CAR_WIDTH_M, STEERING_RATIO, WAY_M, WHEELBASE_M, draw_way, way, wheel_tracks
 
 SIZE = 256
 
@@ -85,7 +85,7 @@ def test_a_sample_s_results_are_the_network_s(checkpoint: Path, tiny: Path, tmp_
     shards = ShardSet(tiny)
     samples = shards.samples("val")
     held = load_checkpoint(checkpoint)
-    module, _ = deployed(held, held["tasks"], logits=False)
+    module, _ = load_inference_model(held, held["tasks"], logits=False)
     images = torch.from_numpy(np.stack([shards.load(ref, ["image"])["image"] for ref in samples]))
     with torch.no_grad():
         expected = module(images)
@@ -130,14 +130,13 @@ def test_resized_maps_back():
     classes = np.zeros((4, 4), np.uint8)
     classes[:, 2:] = 7
     depth = np.full((4, 4), 5, np.float32)
-    found = Prediction(4, 4, [1.0], classes, depth, [Box(0, 0, 4, 4, 0, "Car", 0.5), Box(2, 1, 3, 2, 1, "x", 0.4)])
+    boxes = [Box(0, 0, 4, 4, 0, "Car", 0.5), Box(2, 1, 3, 2, 1, "x", 0.4)]
+    found = Prediction(4, 4, {"steering": [1.0], "segmentation": classes, "depth": depth, "boxes": boxes})
     wide = found.resized(40, 8)
-    assert [(box.x1, box.y1, box.x2, box.y2) for box in wide.boxes or ()] == [(0, 0, 40, 8), (20, 2, 30, 4)]
-    assert wide.segmentation is not None
-    assert (wide.segmentation[:, :20] == 0).all()
-    assert (wide.segmentation[:, 20:] == 7).all()
-    assert wide.depth_m is not None
-    np.testing.assert_array_equal(wide.depth_m, np.full((8, 40), 5, np.float32))
+    assert [(box.x1, box.y1, box.x2, box.y2) for box in wide.values["boxes"]] == [(0, 0, 40, 8), (20, 2, 30, 4)]
+    assert (wide.values["segmentation"][:, :20] == 0).all()
+    assert (wide.values["segmentation"][:, 20:] == 7).all()
+    np.testing.assert_array_equal(wide.values["depth"], np.full((8, 40), 5, np.float32))
 
 
 def test_a_raw_frame_becomes_what_the_shards_hold(checkpoint: Path, synthetic: Path, shards: Path):

@@ -10,16 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from tests.made_up import SIZE, MadeUp, items_of, objective_of
+from tests.made_up import CONTEXT, SIZE, MadeUp, items_of, objective_of
 from tests.plain_loop import PlainLoop
 from tests.toy import ToyNet
-from train.config import LossConfig, RunConfig, build_config
-from train.data.order import Item, Read
+from train.config import RunConfig, build_config
+from train.data.order import Item, SampleRequest
 from train.data.plan import plan_items
 from train.data.regimes import epoch_groups
 from train.engine.objective import Objective
 from train.engine.step import Steps
-from train.tasks.losses import BoxLossWeights
 
 RATES = {"shared": 1e-3, "steering": 1e-3, "segmentation": 1e-3, "boxes": 1e-3, "depth": 1e-3}
 ODDS = {
@@ -62,7 +61,7 @@ def plain(net: ToyNet, items: list[Item], config: RunConfig) -> PlainLoop:
     loop = PlainLoop(objective_of(net), config.threshold, config.coefficient, config.learning_rate)
     net.train()
     for item in items:
-        loop.item(DATA.batch([Read(item.sample, (item.task,))]))
+        loop.item(DATA.batch([SampleRequest(item.sample, (item.task,))]))
     return loop
 
 
@@ -218,8 +217,7 @@ def test_compiled_parts_train_the_same_weights(monkeypatch: pytest.MonkeyPatch) 
     config = config_of(threshold={"shared": 12, "steering": 2, "segmentation": 3, "boxes": 2, "depth": 3})
     nets = [network_of("sample"), network_of("sample")]
     for net, compiled in zip(nets, (False, True), strict=True):
-        objective = Objective(net, device=torch.device("cpu"), normalise=False, max_m=123.0, loss=LossConfig(),
-                              box_loss=BoxLossWeights(), compiled=compiled)  # fmt: skip
+        objective = Objective(net, device=torch.device("cpu"), normalise=False, context=CONTEXT, compiled=compiled)
         steps = Steps(config, objective)
         net.train()
         for group in epoch_groups(config, items, steps.counters):

@@ -19,9 +19,10 @@ from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import ALL, grid_of, steering_of, write_tiny_shards
 from train.data import batch as batch_room
-from train.data.batch import Memory, steering_target
-from train.data.order import Read, cut_batches, epoch_order, group_reads, label_reads
+from train.data.batch import BufferPool
+from train.data.order import SampleRequest, cut_batches, epoch_order, group_reads, label_reads
 from train.data.stream import Batch, Stopped, Stream, worker_count
+from train.tasks.steering import last_angles as steering_target
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,11 @@ def test_a_batch_holds_the_labels_in_natural_units(tiny):
     assert batch.images.shape == (2, 256, 256, 3)
     assert batch.images.dtype == torch.uint8
     assert {task: rows.tolist() for task, rows in batch.rows.items()} == {
-        "steering": [0], "segmentation": [0, 1], "boxes": [0, 1], "depth": [0, 1],
-    }  # fmt: skip
+        "steering": [0],
+        "segmentation": [0, 1],
+        "boxes": [0, 1],
+        "depth": [0, 1],
+    }
     assert batch.items == 7
     assert batch.labels["steering"].tolist() == [steering_of(0)["angles_deg"][-10:]]
     assert torch.equal(batch.labels["boxes"][1], torch.from_numpy(grid_of(1)))
@@ -51,7 +55,7 @@ def test_only_what_an_item_needs_is_decoded(tiny, monkeypatch):
     original = ShardSet.read
     monkeypatch.setattr(ShardSet, "read", lambda self, ref, member: read.append(member) or original(self, ref, member))
     samples = tiny.samples("train")
-    list(Stream(tiny, samples).batches([[Read(0, ("depth",))], [Read(0, ("boxes",), image=False)]]))
+    list(Stream(tiny, samples).batches([[SampleRequest(0, ("depth",))], [SampleRequest(0, ("boxes",), image=False)]]))
     assert read == ["image.jpg", "depth.png", "boxes.npy"]
 
 
@@ -77,7 +81,7 @@ def same(ours: Batch, theirs: Batch) -> bool:
 
 
 def test_a_sample_has_one_row_in_a_batch_whatever_reads_name_it(tiny):
-    reads = [Read(2, ("boxes",)), Read(0, ("depth", "boxes")), Read(2, ("depth",))]
+    reads = [SampleRequest(2, ("boxes",)), SampleRequest(0, ("depth", "boxes")), SampleRequest(2, ("depth",))]
     (batch,) = Stream(tiny, tiny.samples("train")).batches([reads])
     assert [int(key[-9:]) for key in batch.keys] == [2, 0]
     assert {task: rows.tolist() for task, rows in batch.rows.items()} == {"boxes": [0, 1], "depth": [1, 0]}
@@ -92,7 +96,11 @@ def test_an_image_that_the_batch_in_front_has_is_not_decoded_again(tiny, monkeyp
         batch_room, "decode_image_into", lambda data, out: decoded.append(len(data)) or original(data, out)
     )
     stream = Stream(tiny, tiny.samples("train"), workers=workers)
-    reads = [[Read(0, ("depth",)), Read(2, ("boxes",))], [Read(2, ("depth",))], [Read(0, ("boxes",))]]
+    reads = [
+        [SampleRequest(0, ("depth",)), SampleRequest(2, ("boxes",))],
+        [SampleRequest(2, ("depth",))],
+        [SampleRequest(0, ("boxes",))],
+    ]
     first, second, third = ((batch.keys, batch.images.clone()) for batch in stream.batches(reads))
     stream.close()
     assert len(decoded) == 3, "0 and 2, and 0 again: it was not in the batch in front"
@@ -104,10 +112,10 @@ def test_an_image_that_the_batch_in_front_has_is_not_decoded_again(tiny, monkeyp
 def test_batches_are_begun_two_ahead_or_two_reads_a_thread(tiny, workers):
     taken: list[int] = []
 
-    def plan() -> Iterator[list[Read]]:
+    def plan() -> Iterator[list[SampleRequest]]:
         for position in range(12):
             taken.append(position)
-            yield [Read(0, ("boxes",), image=False)]
+            yield [SampleRequest(0, ("boxes",), image=False)]
 
     stream = Stream(tiny, tiny.samples("train"), workers=workers)
     batches = stream.batches(plan())
@@ -118,7 +126,7 @@ def test_batches_are_begun_two_ahead_or_two_reads_a_thread(tiny, workers):
 
 
 def test_memory_comes_back_only_once_nothing_looks_at_it():
-    memory, shape = Memory(pinned=False), (2, 1024, 1024)
+    memory, shape = BufferPool(pinned=False), (2, 1024, 1024)
     first = memory.take(shape, np.uint8)
     place, part = first.data_ptr(), first[1:].permute(1, 2, 0)
     del first
@@ -140,12 +148,18 @@ def test_a_damaged_member_is_one_line_before_its_batch(tmp_path: Path, workers: 
         file.seek(place.offset + 40)
         file.write(b"\xff\xff")
     stream = Stream(tiny, [good, bad], workers=workers)
-    batches = stream.batches([[Read(0, ("depth",))], [Read(0, ("boxes",)), Read(1, ("depth",))], [Read(0, ("depth",))]])
+    batches = stream.batches(
+        [
+            [SampleRequest(0, ("depth",))],
+            [SampleRequest(0, ("boxes",)), SampleRequest(1, ("depth",))],
+            [SampleRequest(0, ("depth",))],
+        ]
+    )
     assert next(batches).keys == (good.key,)
     with pytest.raises(ValueError, match=rf"{bad.shard} fails its checksum at {bad.key}.depth.png") as caught:
         next(batches)
     assert "\n" not in str(caught.value)
-    assert len(list(stream.batches([[Read(0, ("depth",))]]))) == 1, "the stream itself goes on"
+    assert len(list(stream.batches([[SampleRequest(0, ("depth",))]]))) == 1, "the stream itself goes on"
     stream.close()
 
 
@@ -164,14 +178,14 @@ def test_a_member_that_is_not_what_the_set_holds_is_named(tiny, monkeypatch, mem
     monkeypatch.setattr(ShardSet, "read", lambda self, ref, name: data if name == member else original(self, ref, name))
     (ref, *_) = samples = tiny.samples("train")
     with pytest.raises(ValueError, match=f"^{ref.shard}, {ref.key}: .*{rule}"):
-        list(Stream(tiny, samples).batches([[Read(0, TASKS)]]))
+        list(Stream(tiny, samples).batches([[SampleRequest(0, TASKS)]]))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stop_comes_before_the_next_batch(tiny, workers):
     asked: list[bool] = []
     stream = Stream(tiny, tiny.samples("train"), workers=workers, stopping=lambda: bool(asked))
-    batches = stream.batches([[Read(0, ("boxes",))], [Read(0, ("boxes",))]])
+    batches = stream.batches([[SampleRequest(0, ("boxes",))], [SampleRequest(0, ("boxes",))]])
     next(batches)
     asked.append(True)
     with pytest.raises(Stopped):
@@ -183,7 +197,10 @@ def test_a_stop_comes_before_the_next_batch(tiny, workers):
 def test_no_thread_is_left(tiny, end):
     before = set(threading.enumerate())
     stream = Stream(tiny, tiny.samples("train"), workers=3)
-    reads = [[Read(0, TASKS)], [Read(0, ("steering",)), Read(1, ("steering",))]]  # sample 1 has no steering
+    reads = [
+        [SampleRequest(0, TASKS)],
+        [SampleRequest(0, ("steering",)), SampleRequest(1, ("steering",))],
+    ]  # sample 1 has no steering
     batches = stream.batches(reads * 4)
     next(batches)
     assert len(set(threading.enumerate()) - before) > 0
@@ -202,7 +219,7 @@ def test_many_threads_read_through_few_open_files(tmp_path: Path):
     tiny = ShardSet(write_tiny_shards(tmp_path / "shards", train=layout, val=()), open_files=2)
     samples = tiny.samples("train")
     stream = Stream(tiny, samples, workers=4)
-    for batch in stream.batches([[Read(position % 6, ("boxes",), image=False)] for position in range(60)]):
+    for batch in stream.batches([[SampleRequest(position % 6, ("boxes",), image=False)] for position in range(60)]):
         assert torch.equal(batch.labels["boxes"][0], torch.from_numpy(grid_of(int(batch.keys[0][-9:]))))
         assert len(open_links(tmp_path)) <= 2 + 4, "those kept, and one that each thread may still read from"
     stream.close()

@@ -11,12 +11,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from models.backbone import BACKBONES, NORMS
 from shards.schema import TASKS
-from train.data.augment import AugmentConfig
-from train.tasks.losses import BoxLossWeights
 
 MODES = ("asymmetric", "symmetric", "single")
 NETWORKS = ("mtl", "stl")
@@ -36,6 +34,45 @@ Document = dict[str, Any]
 
 class ConfigError(ValueError):
     """Wrong usage: a key or value that no run can have."""
+
+
+Reduction = Literal["sum", "object mean"]
+
+
+@dataclass(frozen=True)
+class BoxLossWeights:
+    """`[box_loss]`: the weights of equation 3.6, by default those of the YOLO paper."""
+
+    lambda_coord: float = 5.0  # x, y, sqrt(w) and sqrt(h) of the responsible slots
+    lambda_object: float = 1.0  # objectness of the responsible slots
+    lambda_noobj: float = 0.5  # objectness of all other slots
+    lambda_class: float = 1.0  # the class scores of the responsible slots
+    reduction: Reduction = "sum"  # over an image, or each term's mean over the slots that it sums over
+
+    def __post_init__(self) -> None:
+        for name in ("lambda_coord", "lambda_object", "lambda_noobj", "lambda_class"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a number of at least 0, got {value}: it weighs a squared error")
+        if self.reduction not in get_args(Reduction):
+            raise ValueError(f"reduction must be 'sum' or 'object mean', got {self.reduction!r}: no other is defined")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """`[augment]`"""
+
+    on: bool = False  # --augment
+    mirror: float = 0.5  # probability that a sample is mirrored, left to right
+    brightness: float = 0.2  # colours are multiplied by a factor in 1 - x .. 1 + x
+    contrast: float = 0.2  # their distance from the image's mean grey is, likewise
+    saturation: float = 0.2  # their distance from grey of their own brightness is, likewise
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{item.name} must be in 0..1, got {value}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import click
 from shards.schema import TASKS
 from train.cli.console import HELP, Console, exit_codes
 from train.deploy.export import FORMATS, check_extra, write_export
-from train.deploy.inference import deployed, describe, outputs_of
+from train.deploy.inference import describe, load_inference_model, outputs_of
 from train.engine.checkpoint import load_checkpoint
 
 
@@ -55,8 +55,8 @@ def main(
         check_extra(file_format)
         loaded = load_checkpoint(checkpoint)
         chosen = tasks or tuple(loaded["tasks"])
-        module, config = deployed(loaded, chosen, logits)
-        outputs = outputs_of(chosen, loaded["facts"], logits)
+        module, config = load_inference_model(loaded, chosen, logits)
+        outputs = outputs_of(chosen, module.context, logits)
         path = out or checkpoint.with_suffix(f".{file_format}")
         shares = write_export(path, module, file_format, describe(loaded, outputs, batch, config), batch)
         console = Console()

@@ -71,7 +71,7 @@ def main(
             raise click.UsageError("--undistort is for raw images: the images of shards are undistorted already")
         kinds = [VALUES, *([] if no_pictures else [PICTURES]), *([] if no_arrays else [ARRAYS])]
         predictor = Predictor(checkpoint, find_device(device), min_score)
-        room = Room(out, kinds, predictor.facts["max_m"], overwrite)
+        room = Room(out, kinds, predictor.context, overwrite)
         room.claim(sources)
         tally = Tally(Console(), sources)
         if passed:

@@ -5,31 +5,17 @@ What happens to a sample depends on (seed, epoch, key) alone, not on who reads i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from train.config import AugmentConfig
+from train.tasks import DEFINITIONS
+
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, the weights of red, green and blue
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """`[augment]`"""
-
-    on: bool = False  # --augment
-    mirror: float = 0.5  # probability that a sample is mirrored, left to right
-    brightness: float = 0.2  # colours are multiplied by a factor in 1 - x .. 1 + x
-    contrast: float = 0.2  # their distance from the image's mean grey is, likewise
-    saturation: float = 0.2  # their distance from grey of their own brightness is, likewise
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{item.name} must be in 0..1, got {value}")
 
 
 @dataclass(frozen=True)
@@ -67,17 +53,5 @@ def colour_matrix(image: NDArray[np.uint8], change: Change) -> NDArray[np.float6
 
 
 def change_label(task: str, label: NDArray[Any], change: Change) -> NDArray[Any]:
-    """A label of a sample -> that of the changed sample, which is another where it is mirrored."""
-    if not change.mirror:
-        return label
-    if task == "steering":
-        return -label
-    return mirror_boxes(label) if task == "boxes" else np.asarray(cv2.flip(label, 1))
-
-
-def mirror_boxes(grid: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(rows, columns, slots, 5 + C) with x in 0..1 of the cell: columns in reverse, x from the cell's other side."""
-    mirrored = grid[:, ::-1].copy()
-    present = mirrored[..., 0] > 0
-    mirrored[..., 1] = np.where(present, 1 - mirrored[..., 1], mirrored[..., 1])
-    return mirrored
+    """Return the label of the changed sample, which differs where the sample is mirrored."""
+    return DEFINITIONS[task].mirror(label) if change.mirror else label

@@ -7,19 +7,19 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shards.classes import BOX_CLASSES
-from shards.codec import decode_grey_into, decode_image_into, decode_json, decode_npy_into
+from shards.codec import decode_image_into
 from shards.reader import SampleRef, ShardSet
-from shards.schema import BOX_VALUES, STEERING_STEPS, TASKS
+from shards.schema import TASKS
 from train.data.augment import Change, change_image, change_label
-from train.data.order import Read
+from train.data.order import SampleRequest
+from train.tasks import DEFINITIONS
+from train.tasks.definition import StoredLabel
 
 _SMALL = 2**20  # bytes below which fresh memory costs nothing
 
@@ -52,38 +52,30 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Shapes:
-    """What the members of a set are, by its rules."""
+class StoredShapes:
+    """How the members of a set are stored, by its rules."""
 
     image: tuple[int, ...]
-    labels: dict[str, tuple[tuple[int, ...], type[np.generic]]]  # task -> shape and type as stored
-    depth_step_m: float  # metres in a step of a stored depth
+    labels: dict[str, StoredLabel]  # by task
 
     @classmethod
-    def of(cls, shards: ShardSet) -> Shapes:
-        """Those of a set."""
-        side, boxes, bits = shards.size_px, shards.rules["boxes"], shards.rules["depth"]["bits"]
-        grid, slots = boxes["grid"], boxes["slots"]
-        labels: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
-            "steering": ((STEERING_STEPS,), np.float32),
-            "segmentation": ((side, side), np.uint8),
-            "boxes": ((grid, grid, slots, BOX_VALUES + len(BOX_CLASSES)), np.float32),
-            "depth": ((side, side), np.uint8 if bits == 8 else np.uint16),
-        }
-        return cls((side, side, 3), labels, shards.max_m / 255 if bits == 8 else 1 / 256)
+    def of(cls, shards: ShardSet) -> StoredShapes:
+        """Return those of a set."""
+        side = shards.size_px
+        return cls((side, side, 3), {task: of.stored(shards.rules, side) for task, of in DEFINITIONS.items()})
 
 
-class Filling:
+class PendingBatch:
     """A batch whose rows are being decoded, each by one call; a sample that several reads name has one row."""
 
     def __init__(
         self,
         shards: ShardSet,
         samples: Sequence[SampleRef],
-        shapes: Shapes,
-        reads: Sequence[Read],
-        memory: Memory,
-        before: Filling | None = None,
+        shapes: StoredShapes,
+        reads: Sequence[SampleRequest],
+        buffers: BufferPool,
+        before: PendingBatch | None = None,
         change_of: Callable[[str], Change] | None = None,
     ) -> None:
         """`before` is the batch in front: an image that it has is copied from there. `change_of` a key augments."""
@@ -101,23 +93,23 @@ class Filling:
                 self.wanted[row].append((task, len(rows)))
                 rows.append(row)
         self.rows = {task: places[task] for task in TASKS if task in places}
-        self.batch = self._empty(any(read.image for read in reads), shapes, memory)
+        self.batch = self._empty(any(read.image for read in reads), shapes, buffers)
         self.images = None if self.batch.images is None else self.batch.images.numpy()
         self.labels = {task: label.numpy() for task, label in self.batch.labels.items()}
-        self.known: dict[int, tuple[Filling, int]] = {}  # rows whose image is in the batch in front, and where there
+        self.known: dict[int, tuple[PendingBatch, int]] = {}  # rows whose image the batch in front has
         if before is not None and self.images is not None and before.images is not None:
             shared = self.row_of.keys() & before.row_of.keys()
             self.known = {self.row_of[sample]: (before, before.row_of[sample]) for sample in shared}
         self.jobs: list[Future[None]] = []
 
-    def _empty(self, image: bool, shapes: Shapes, memory: Memory) -> Batch:
-        """Memory to decode into; depth as it is stored."""
-        images = memory.take((len(self.refs), *shapes.image), np.uint8) if image else None
+    def _empty(self, image: bool, shapes: StoredShapes, buffers: BufferPool) -> Batch:
+        """BufferPool to decode into; depth as it is stored."""
+        images = buffers.take((len(self.refs), *shapes.image), np.uint8) if image else None
         labels = {}
         for task, rows in self.rows.items():
-            shape, dtype = shapes.labels[task]
-            labels[task] = memory.take((len(rows), *shape), dtype)
-        rows_of = {task: torch.tensor(rows, pin_memory=memory.pinned) for task, rows in self.rows.items()}
+            stored = shapes.labels[task]
+            labels[task] = buffers.take((len(rows), *stored.shape), stored.dtype)
+        rows_of = {task: torch.tensor(rows, pin_memory=buffers.pinned) for task, rows in self.rows.items()}
         return Batch(tuple(ref.key for ref in self.refs), images, rows_of, labels)
 
     def start(self, pool: ThreadPoolExecutor | None) -> None:
@@ -153,7 +145,7 @@ class Filling:
                     np.copyto(image, change_image(image, change))
             for task, place in self.wanted[row]:
                 label = self.labels[task][place]
-                decode_label_into(task, self._member(ref, task), label)
+                DEFINITIONS[task].decode(self._member(ref, task), label)
                 if change:
                     np.copyto(label, change_label(task, label, change))
         except (ValueError, TypeError, OSError) as error:
@@ -175,8 +167,8 @@ class Filling:
         return self.shards.read(ref, name)
 
 
-class Memory:
-    """Memory to decode into, used again once no tensor looks at it any more.
+class BufferPool:
+    """BufferPool to decode into, used again once no tensor looks at it any more.
 
     Fresh pages cost a quarter to a half of the decoding. On a GPU torch keeps pinned memory for reuse itself.
     """
@@ -206,21 +198,3 @@ class Memory:
             if len(memory) >= size:
                 return memory
         return np.empty(size, np.uint8)
-
-
-def decode_label_into(task: str, data: bytes, out: NDArray[Any]) -> None:
-    """A label's member -> its place in a batch: degrees, class ids, depth as stored, box grid."""
-    if task == "steering":
-        np.copyto(out, steering_target(decode_json(data)))
-    elif task == "boxes":
-        decode_npy_into(data, out)
-    else:
-        decode_grey_into(data, out)
-
-
-def steering_target(document: Any) -> NDArray[np.float32]:
-    """`steering.json` -> (10,) float32 degrees of the wheel, the last values of the window, left negative."""
-    angles = document.get("angles_deg") if isinstance(document, dict) else None
-    if not isinstance(angles, list) or len(angles) < STEERING_STEPS:
-        raise ValueError(f"steering.json must hold at least {STEERING_STEPS} angles_deg, got {document!r:.80}")
-    return np.array(angles[-STEERING_STEPS:], dtype=np.float32)

@@ -24,7 +24,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Read:
+class SampleRequest:
     """What is read of a sample at once."""
 
     sample: int  # position in the list of samples
@@ -88,23 +88,23 @@ def _blocks(samples: Sequence[SampleRef], shuffle_shards: int, generator: np.ran
     return [[position for shard in mixed[cut : cut + shuffle_shards] for position in shard] for cut in cuts]
 
 
-def group_reads(items: Sequence[Item], *, together: bool) -> list[Read]:
+def group_reads(items: Sequence[Item], *, together: bool) -> list[SampleRequest]:
     """A read per item, or, `together`, one per run of items of the same sample."""
-    reads: list[Read] = []
+    reads: list[SampleRequest] = []
     for item in items:
         if together and reads and reads[-1].sample == item.sample:
-            reads[-1] = Read(item.sample, (*reads[-1].tasks, item.task))
+            reads[-1] = SampleRequest(item.sample, (*reads[-1].tasks, item.task))
         else:
-            reads.append(Read(item.sample, (item.task,)))
+            reads.append(SampleRequest(item.sample, (item.task,)))
     return reads
 
 
-def label_reads(samples: Sequence[SampleRef], tasks: Sequence[str], *, image: bool) -> list[Read]:
+def label_reads(samples: Sequence[SampleRef], tasks: Sequence[str], *, image: bool) -> list[SampleRequest]:
     """In set order, a read per sample that has any of the tasks' labels, for all that it has."""
     wanted = [tuple(task for task in TASKS if task in tasks and task in ref.labels) for ref in samples]
-    return [Read(position, found, image) for position, found in enumerate(wanted) if found]
+    return [SampleRequest(position, found, image) for position, found in enumerate(wanted) if found]
 
 
-def cut_batches(reads: Sequence[Read], size: int) -> list[list[Read]]:
+def cut_batches(reads: Sequence[SampleRequest], size: int) -> list[list[SampleRequest]]:
     """Neighbours together; the last batch may be smaller, nothing is dropped or repeated."""
     return [list(reads[first : first + size]) for first in range(0, len(reads), size)]

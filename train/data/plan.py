@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from shards.schema import TASKS
 from train.config import SHARED
-from train.data.order import Item, Read
+from train.data.order import Item, SampleRequest
 
 ELSEWHERE = -1  # the row of an item whose image another rank holds
 
@@ -33,7 +33,7 @@ class Segment:
 class Group:
     """Items that go through the shared part together."""
 
-    reads: tuple[Read, ...]  # one per image, however many of its labels are in the group
+    reads: tuple[SampleRequest, ...]  # one per image, however many of its labels are in the group
     segments: tuple[Segment, ...]  # heads step in this order, all of them before the shared part
     order: tuple[int, ...]  # the row of each item in stream order, as a batch of one would have come up
     steps: bool  # whether the shared part, or the one optimizer of the other regimes, steps after it
@@ -76,7 +76,7 @@ def plan_items(
     return groups
 
 
-def plan_batches(reads: Sequence[Read], batch_size: int, micro_batch: int) -> list[Group]:
+def plan_batches(reads: Sequence[SampleRequest], batch_size: int, micro_batch: int) -> list[Group]:
     """The other regimes: batches of `batch_size` images, each in groups of at most `micro_batch`; a step after each.
 
     A task's share is 1 / its labels in the batch: losses add up to the batch mean over the samples that have it.
@@ -169,7 +169,9 @@ class _Builder:
         for item in self.chunk:
             tasks_of.setdefault(item.sample, set()).add(item.task)
         row_of = {sample: row for row, sample in enumerate(tasks_of)}
-        reads = tuple(Read(sample, tuple(task for task in TASKS if task in has)) for sample, has in tasks_of.items())
+        reads = tuple(
+            SampleRequest(sample, tuple(task for task in TASKS if task in has)) for sample, has in tasks_of.items()
+        )
         label_of: dict[tuple[int, str], int] = {}
         for task in TASKS:
             holders = [read.sample for read in reads if task in read.tasks]

@@ -16,11 +16,13 @@ from functools import partial
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from shards.reader import SampleRef, ShardSet
-from train.data.augment import AugmentConfig, draw_change
-from train.data.batch import Batch, Filling, Memory, Shapes
-from train.data.order import Read
+from train.config import AugmentConfig
+from train.data.augment import draw_change
+from train.data.batch import Batch, BufferPool, PendingBatch, StoredShapes
+from train.data.order import SampleRequest
 
 __all__ = ["Batch", "Stopped", "Stream", "worker_count"]
 
@@ -55,12 +57,12 @@ class Stream:
         self.seed = seed
         if self.augment:
             cv2.setNumThreads(1)  # of this process: the threads are ours, and OpenCV's own would only wake each other
-        self._shapes = Shapes.of(shards)
-        self._memory = Memory(pinned=device.type == "cuda")
+        self._shapes = StoredShapes.of(shards)
+        self._buffers = BufferPool(pinned=device.type == "cuda")
         self._pool: ThreadPoolExecutor | None = None
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def batches(self, batches: Iterable[list[Read]], *, epoch: int = 0) -> Iterator[Batch]:
+    def batches(self, batches: Iterable[list[SampleRequest]], *, epoch: int = 0) -> Iterator[Batch]:
         """One pass; `batches` is taken ahead of use, as far as two batches or two reads a thread go.
 
         `epoch` decides what augments. Raises Stopped before the next batch once a stop was asked for, ValueError on
@@ -68,7 +70,7 @@ class Stream:
         """
         if self.workers and self._pool is None:
             self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="reading")
-        begun, ahead = self._begun(batches, epoch), deque[Filling]()
+        begun, ahead = self._begun(batches, epoch), deque[PendingBatch]()
         try:
             while True:
                 self._look_ahead(begun, ahead)
@@ -82,28 +84,28 @@ class Stream:
                     self._look_ahead(begun, ahead)  # what the threads do while the step runs
                 yield self._delivered(batch)
         finally:
-            for filling in ahead:
-                filling.cancel()
+            for pending in ahead:
+                pending.cancel()
 
-    def _begun(self, batches: Iterable[list[Read]], epoch: int) -> Iterator[Filling]:
+    def _begun(self, batches: Iterable[list[SampleRequest]], epoch: int) -> Iterator[PendingBatch]:
         """Batches, each begun when it is taken; each knows the one in front, where images of its own may be."""
         change_of = partial(draw_change, self.augment, self.seed, epoch) if self.augment else None
-        filling: Filling | None = None
+        pending: PendingBatch | None = None
         for reads in batches:
-            filling = Filling(self.shards, self.samples, self._shapes, reads, self._memory, filling, change_of)
-            filling.start(self._pool)
-            yield filling
+            pending = PendingBatch(self.shards, self.samples, self._shapes, reads, self._buffers, pending, change_of)
+            pending.start(self._pool)
+            yield pending
 
-    def _look_ahead(self, begun: Iterator[Filling], ahead: deque[Filling]) -> None:
+    def _look_ahead(self, begun: Iterator[PendingBatch], ahead: deque[PendingBatch]) -> None:
         """Begin batches until enough wait; without threads one is enough."""
         while len(ahead) < min(2, 1 + self.workers) or sum(batch.reads for batch in ahead) < 2 * self.workers:
-            filling = next(begun, None)
-            if filling is None:
+            pending = next(begun, None)
+            if pending is None:
                 break
-            ahead.append(filling)
+            ahead.append(pending)
 
     def _delivered(self, batch: Batch) -> Batch:
-        """On the device, depth in metres. On a GPU this only queues: copies beside the steps under way."""
+        """On the device, labels in natural units. On a GPU this only queues: copies beside the steps under way."""
         if self._copies is not None:
             with torch.cuda.stream(self._copies):
                 batch = batch.to(self.device)
@@ -111,15 +113,17 @@ class Stream:
             current.wait_stream(self._copies)
             for tensor in batch.tensors:
                 tensor.record_stream(current)  # its memory was got on the other stream, and is used on this one
-        if "depth" not in batch.labels:
-            return batch
-        stored = batch.labels["depth"]
+        labels = {task: self._natural(task, label) for task, label in batch.labels.items()}
+        return replace(batch, labels=labels)
+
+    def _natural(self, task: str, stored: Tensor) -> Tensor:
+        """A label as stored -> in natural units, on the device that it is on."""
+        unit = self._shapes.labels[task].unit
+        if unit is None:
+            return stored
         if self._copies is None:
-            depth_m = self._memory.take(tuple(stored.shape), np.float32).copy_(stored)
-        else:
-            depth_m = stored.to(torch.float32)
-        depth_m.mul_(self._shapes.depth_step_m)
-        return replace(batch, labels={**batch.labels, "depth": depth_m})
+            return self._buffers.take(tuple(stored.shape), np.float32).copy_(stored).mul_(unit)
+        return stored.to(torch.float32).mul_(unit)
 
     def close(self) -> None:
         """End the threads; another pass starts new ones."""

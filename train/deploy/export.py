@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from shards.writer import PARTIAL
-from train.deploy.inference import INPUT, Deployed
+from train.deploy.inference import INPUT, InferenceModel
 
 FORMATS = ("onnx", "pt2")
 METADATA_FILE = "metadata.json"  # inside a pt2 file
@@ -37,7 +37,7 @@ def check_extra(file_format: str) -> None:
 
 
 def write_export(
-    path: Path, module: Deployed, file_format: str, metadata: Mapping[str, str], batch: int | None
+    path: Path, module: InferenceModel, file_format: str, metadata: Mapping[str, str], batch: int | None
 ) -> dict[str, float]:
     """Write the file, read it back, and compare its outputs with the network's.
 
@@ -66,7 +66,7 @@ def write_export(
     return shares
 
 
-def _traced(module: Deployed, batch: int | None) -> ExportedProgram:
+def _traced(module: InferenceModel, batch: int | None) -> ExportedProgram:
     example = drawn_images(batch or _FREE_EXAMPLE, module.size_px)
     with torch.no_grad():
         return torch.export.export(module, (example,), dynamic_shapes=None if batch else {INPUT: {0: Dim(_BATCH)}})
@@ -94,7 +94,7 @@ def _write_pt2(path: Path, program: ExportedProgram, metadata: Mapping[str, str]
         torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(metadata, indent=1)})
 
 
-def compare(path: Path, module: Deployed, file_format: str, batch: int | None) -> dict[str, float]:
+def compare(path: Path, module: InferenceModel, file_format: str, batch: int | None) -> dict[str, float]:
     """The file against the network, on drawn images: see `write_export`."""
     worst: dict[str, float] = {}
     for count in (batch,) if batch else _FREE_CHECKS:

@@ -13,23 +13,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from shards.classes import BOX_CLASSES, SEGMENTATION_CLASSES
 from shards.codec import encode_image
-from shards.draw import (
-    Picture,
-    class_legend,
-    colour_depth,
-    depth_scale,
-    outline_boxes,
-    overlay_classes,
-    stack_panels,
-    steering_dial,
-    titled,
-)
+from shards.draw import Picture, beside, stack_panels, titled
 from shards.writer import PARTIAL, flush_to_disk, write_whole
 from train.deploy.inputs import Frame, Source, VideoFile, names_of
-from train.deploy.path_overlay import draw_way
 from train.deploy.predictor import Prediction
+from train.tasks import DEFINITIONS
+from train.tasks.definition import TaskContext
 
 TOOL = "amtl-predict"
 RECORD = "predictions.json"
@@ -39,25 +29,17 @@ _PICTURE_PX = 960  # the longer side of a frame in a picture
 _LEAST_PX = 320  # of scales and dials, however low the frame is
 _LINE_PX = 28
 _QUALITY = 92
-_GROUND = (24, 24, 24)
 
-MEANING = {  # of what `values` and `arrays` hold
-    "pixels": "of the input, or with --undistort of the input without distortion, which has the same size",
-    "boxes": "x1, y1, x2, y2 from the left and upper edge of the first pixel, after non-maximum suppression",
-    "steering_deg": "ten angles of the steering wheel in degrees, left negative, in order of time",
-    "segmentation": "(height, width) uint8 class id, the position in segmentation_classes",
-    "depth_m": "(height, width) float16 metres",
-    "box_corners": "(n, 4) float32, as boxes; box_classes (n,) uint8, the position in box_classes; box_scores (n,)",
-}
+_PIXELS = "of the input, or with --undistort of the input without distortion, which has the same size"
 
 
 class Room:
     """The folder of the results. No file that is there is written over, unless `overwrite` says so."""
 
-    def __init__(self, folder: Path, kinds: Iterable[str], max_m: float, overwrite: bool) -> None:
-        """`kinds` are the folders to fill; `max_m` is where the colours of depth end."""
+    def __init__(self, folder: Path, kinds: Iterable[str], context: TaskContext, overwrite: bool) -> None:
+        """`kinds` are the folders to fill; `context` says what the predictions mean."""
         self.folder = folder
-        self.max_m = max_m
+        self.context = context
         self.kinds = tuple(kinds)
         self.overwrite = overwrite
 
@@ -95,12 +77,12 @@ class Room:
         """All that was asked for of one frame."""
         assert frame.image is not None, "a prediction has a picture"
         if PICTURES in self.kinds:
-            picture = encode_image(draw_prediction(frame.image, found, frame.name, self.max_m), "jpg", _QUALITY)
+            picture = encode_image(draw_prediction(frame.image, found, frame.name, self.context), "jpg", _QUALITY)
             write_whole(self._path(PICTURES, frame.name), picture)
         if ARRAYS in self.kinds:
             _write_arrays(self._path(ARRAYS, frame.name), arrays_of(found))
         if VALUES in self.kinds:
-            document = orjson.dumps(values_of(frame, found), option=orjson.OPT_INDENT_2)
+            document = orjson.dumps(values_of(frame, found, self.context), option=orjson.OPT_INDENT_2)
             write_whole(self._path(VALUES, frame.name), document)
 
     def write_record(self, document: Mapping[str, Any]) -> None:
@@ -108,50 +90,34 @@ class Room:
         whole = {
             "written_by": TOOL,
             **document,
-            "segmentation_classes": SEGMENTATION_CLASSES,
-            "box_classes": BOX_CLASSES,
-            "meaning": MEANING,
+            "segmentation_classes": self.context.segmentation_classes,
+            "box_classes": self.context.box_classes,
+            "meaning": meaning(document["tasks"]),
         }
         write_whole(self.folder / RECORD, orjson.dumps(whole, option=orjson.OPT_INDENT_2))
 
 
-def values_of(frame: Frame, found: Prediction) -> dict[str, Any]:
-    """The JSON of a frame."""
+def meaning(tasks: Iterable[str]) -> dict[str, str]:
+    """Return what the names in `values` and `arrays` mean."""
+    found = {"pixels": _PIXELS}
+    for task in tasks:
+        found |= DEFINITIONS[task].meaning
+    return found
+
+
+def values_of(frame: Frame, found: Prediction, context: TaskContext) -> dict[str, Any]:
+    """Return the JSON document of a frame."""
     document: dict[str, Any] = {"input": frame.source, "width_px": found.width_px, "height_px": found.height_px}
-    if found.steering_deg is not None:
-        document["steering_deg"] = found.steering_deg
-    if found.boxes is not None:
-        document["boxes"] = [
-            {"class": box.name, "score": round(box.score or 0.0, 4),
-             **{corner: round(getattr(box, corner), 2) for corner in ("x1", "y1", "x2", "y2")}}
-            for box in found.boxes
-        ]  # fmt: skip
-    if found.segmentation is not None:
-        ids, counts = np.unique(found.segmentation, return_counts=True)
-        order = np.argsort(-counts, kind="stable")
-        document["segmentation_share"] = {
-            SEGMENTATION_CLASSES[ids[i]]: round(counts[i].item() / found.segmentation.size, 6) for i in order
-        }
-    if found.depth_m is not None:
-        least, middle, most = np.quantile(found.depth_m, (0, 0.5, 1)).tolist()
-        document["depth_m"] = {"nearest": round(least, 3), "median": round(middle, 3), "farthest": round(most, 3)}
+    for task, value in found.values.items():
+        document |= DEFINITIONS[task].to_json(value, context)
     return document
 
 
 def arrays_of(found: Prediction) -> dict[str, NDArray[Any]]:
-    """The arrays of a frame, as MEANING says."""
+    """Return the arrays of a frame, as `meaning` describes them."""
     arrays: dict[str, NDArray[Any]] = {}
-    if found.steering_deg is not None:
-        arrays["steering_deg"] = np.array(found.steering_deg, np.float32)
-    if found.segmentation is not None:
-        arrays["segmentation"] = found.segmentation
-    if found.depth_m is not None:
-        arrays["depth_m"] = found.depth_m.astype(np.float16)
-    if found.boxes is not None:
-        corners = [(box.x1, box.y1, box.x2, box.y2) for box in found.boxes]
-        arrays["box_corners"] = np.array(corners, np.float32).reshape(-1, 4)
-        arrays["box_classes"] = np.array([box.class_id for box in found.boxes], np.uint8)
-        arrays["box_scores"] = np.array([box.score for box in found.boxes], np.float32)
+    for task, value in found.values.items():
+        arrays |= DEFINITIONS[task].to_arrays(value)
     return arrays
 
 
@@ -170,45 +136,23 @@ def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def draw_prediction(image: Picture, found: Prediction, title: str, max_m: float) -> Picture:
-    """Two by two, as far as there are heads: boxes and way on the image, classes; depth, dial and legend."""
+def draw_prediction(image: Picture, found: Prediction, title: str, context: TaskContext) -> Picture:
+    """Draw what the heads predict, two pictures a row: on the image itself, then each task's own picture.
+
+    The dial and the legends come last, beside each other.
+    """
     longer = max(found.width_px, found.height_px)
     width, height = (max(1, round(_PICTURE_PX * side / longer)) for side in (found.width_px, found.height_px))
     how = cv2.INTER_AREA if longer > _PICTURE_PX else cv2.INTER_CUBIC
     image, found = np.asarray(cv2.resize(image, (width, height), interpolation=how)), found.resized(width, height)
-    plots = [titled(_on_image(image, found), title, _LINE_PX)]
-    if found.segmentation is not None:
-        plots.append(titled(overlay_classes(image, found.segmentation), "segmentation", _LINE_PX))
-    if found.depth_m is not None:
-        coloured = colour_depth(found.depth_m, max_m)
-        scale = depth_scale(max(_LEAST_PX, height), max_m)
-        plots.append(titled(_beside([coloured, scale]), "depth", _LINE_PX))
-    words = _words(found, height)
-    plots += [] if words is None else [words]
-    return stack_panels([_beside(plots[first : first + 2]) for first in range(0, len(plots), 2)])
-
-
-def _on_image(image: Picture, found: Prediction) -> Picture:
-    """Way and boxes."""
-    drawn = image if found.steering_deg is None else draw_way(image, found.steering_deg)
-    return drawn if not found.boxes else outline_boxes(drawn, found.boxes)
-
-
-def _words(found: Prediction, height_px: int) -> Picture | None:
-    """Dial and legend beside each other."""
-    side = max(_LEAST_PX, height_px // 2)
-    parts = []
-    if found.steering_deg is not None:
-        parts.append(titled(steering_dial(found.steering_deg, side), "steering", _LINE_PX))
-    if found.segmentation is not None:
-        legend = class_legend(found.segmentation, _PICTURE_PX - side, max(side, height_px), 22)
-        parts.append(titled(legend, "classes, share of pixels", _LINE_PX))
-    return _beside(parts) if parts else None
-
-
-def _beside(plots: list[Picture]) -> Picture:
-    """Next to each other, filled with grey at the bottom where they are lower."""
-    height = max(plot.shape[0] for plot in plots)
-    filled = [cv2.copyMakeBorder(plot, 0, height - plot.shape[0], 0, 4, cv2.BORDER_CONSTANT, value=_GROUND)
-              for plot in plots]  # fmt: skip
-    return np.hstack(filled)
+    drawn, panels, gauges = image, [], []
+    side = max(_LEAST_PX, height // 2)
+    for task, value in found.values.items():
+        definition = DEFINITIONS[task]
+        drawn = definition.overlay(drawn, value)
+        panel = definition.panel(image, value, context)
+        gauge = definition.gauge(value, context, (side, _PICTURE_PX - side))
+        panels += [] if panel is None else [titled(panel, task, _LINE_PX)]
+        gauges += [] if gauge is None else [titled(gauge, task, _LINE_PX)]
+    pictures = [titled(drawn, title, _LINE_PX), *panels, *([beside(gauges)] if gauges else [])]
+    return stack_panels([beside(pictures[first : first + 2]) for first in range(0, len(pictures), 2)])

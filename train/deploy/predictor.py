@@ -13,16 +13,14 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from shards.classes import BOX_CLASSES
-from shards.draw import Box, Picture
+from shards.draw import Picture
 from train.data.stream import Stopped
-from train.deploy.inference import deployed
+from train.deploy.inference import load_inference_model
 from train.deploy.inputs import Frame, Source, jobs_of
 from train.engine.checkpoint import Checkpoint, check_classes, load_checkpoint
-from train.tasks.detections import suppressed
+from train.tasks import DEFINITIONS
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -30,34 +28,17 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of a frame, in pixels of `width_px` x `height_px`; None where it has no such head."""
+    """What the network predicts for a frame, in pixels of `width_px` x `height_px`."""
 
     width_px: int
     height_px: int
-    steering_deg: list[float] | None = None  # ten, left negative, in order of time
-    segmentation: NDArray[np.uint8] | None = None  # (H, W) class id
-    depth_m: NDArray[np.float32] | None = None  # (H, W)
-    boxes: list[Box] | None = None  # after NMS, best first, edge-based
+    values: dict[str, Any]  # by task; see each task's definition for its form
 
     def resized(self, width_px: int, height_px: int) -> Prediction:
-        """The same in pixels of another size: classes from the nearest pixel, depth in between."""
-        size = (width_px, height_px)
-        across, down = width_px / self.width_px, height_px / self.height_px
-        return Prediction(
-            width_px,
-            height_px,
-            self.steering_deg,
-            None if self.segmentation is None else _resized(self.segmentation, size, cv2.INTER_NEAREST_EXACT),
-            None if self.depth_m is None else _resized(self.depth_m, size, cv2.INTER_LINEAR),
-            None if self.boxes is None else [
-                Box(box.x1 * across, box.y1 * down, box.x2 * across, box.y2 * down, box.class_id, box.name, box.score)
-                for box in self.boxes
-            ],
-        )  # fmt: skip
-
-
-def _resized(array: NDArray[Any], size: tuple[int, int], interpolation: int) -> NDArray[Any]:
-    return np.asarray(cv2.resize(array, size, interpolation=interpolation))
+        """Return the same in pixels of an image of another size."""
+        old, new = (self.height_px, self.width_px), (height_px, width_px)
+        values = {task: DEFINITIONS[task].resize(value, old, new) for task, value in self.values.items()}
+        return Prediction(width_px, height_px, values)
 
 
 class Predictor:
@@ -72,8 +53,9 @@ class Predictor:
         self.size_px: int = self.facts["size_px"]
         self.min_score = min_score
         self.device = device
-        module, self.config = deployed(self.checkpoint, self.tasks, logits=False)
+        module, self.config = load_inference_model(self.checkpoint, self.tasks, logits=False)
         self.module = module.to(device)
+        self.context = module.context
 
     def squeeze(self, image: Picture) -> Picture:
         """(H, W, 3) of any size -> (S, S, 3): the whole frame; along an axis that shrinks pixels are averaged."""
@@ -94,24 +76,8 @@ class Predictor:
         return [self._of_row({name: values[row] for name, values in found.items()}) for row in range(len(samples))]
 
     def _of_row(self, found: dict[str, Tensor]) -> Prediction:
-        steering, segmentation, depth = (found.get(name) for name in ("steering_deg", "segmentation", "depth_m"))
-        return Prediction(
-            self.size_px,
-            self.size_px,
-            None if steering is None else [round(angle, 3) for angle in steering.tolist()],
-            None if segmentation is None else segmentation.numpy(),
-            None if depth is None else depth.numpy(),
-            self._boxes(found["boxes_px"], found["box_scores"]) if "boxes_px" in found else None,
-        )
-
-    def _boxes(self, corners: Tensor, class_scores: Tensor) -> list[Box]:
-        scores, classes = class_scores.max(dim=1)
-        likely = scores >= self.min_score
-        kept = suppressed(corners[likely], scores[likely], classes[likely])
-        return [
-            Box(x1, y1, x2, y2, class_id, BOX_CLASSES[class_id], score)
-            for (x1, y1, x2, y2), score, class_id in zip(*(values.tolist() for values in kept), strict=True)
-        ]
+        values = {task: DEFINITIONS[task].value_of_outputs(found, self.context, self.min_score) for task in self.tasks}
+        return Prediction(self.size_px, self.size_px, values)
 
 
 def predict_frames(

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 
+from models.heads import GRID, SLOTS
 from models.multitask import MultiTaskNet, build_multitask
 from models.singletask import build_singletask
 from shards.classes import BOX_CLASSES, SEGMENTATION_CLASSES
 from shards.reader import ShardSet
 from shards.writer import PARTIAL, flush_to_disk
 from train.config import Document, RunConfig, to_document
+from train.tasks.definition import TaskContext
 
 FORMAT = 2
 LAST, BEST = "last.pt", "best.pt"
@@ -37,6 +39,19 @@ def network_facts(size_px: int, max_m: float, normalise: bool, weights: str) -> 
         "segmentation_classes": list(SEGMENTATION_CLASSES),
         "box_classes": list(BOX_CLASSES),
     }
+
+
+def task_context(config: RunConfig, facts: Mapping[str, Any]) -> TaskContext:
+    """What the outputs of a run's network mean."""
+    return TaskContext(
+        size_px=facts["size_px"],
+        max_m=facts["max_m"],
+        segmentation_classes=tuple(facts["segmentation_classes"]),
+        box_classes=tuple(facts["box_classes"]),
+        box_slots=GRID**2 * SLOTS,
+        loss=config.loss,
+        box_loss=config.box_loss,
+    )
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, older: int = 0) -> None:

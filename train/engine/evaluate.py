@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shards.classes import SEGMENTATION_CLASSES
 from train.config import ConfigError
 from train.data.grouping import WHOLE, Grouping, rows_of_groups
 from train.data.order import cut_batches, label_reads
 from train.data.stream import Batch, Stream
 from train.engine.baselines import Baselines
 from train.engine.objective import Objective
-from train.tasks.metrics import BREAKDOWNS, METRICS, Metric, Part, Score, Scores, build_score
+from train.tasks import DEFINITIONS, METRICS
+from train.tasks.definition import Metric, Part, Score, Scores, TaskContext
 
 LOSS = "loss"  # the criterion that is no metric
 
@@ -68,11 +68,11 @@ class Evaluation:
 class Measure:
     """Losses and scores of one group of samples, a batch at a time."""
 
-    def __init__(self, tasks: Sequence[str], device: torch.device) -> None:
+    def __init__(self, tasks: Sequence[str], context: TaskContext, device: torch.device) -> None:
         self.samples = 0
         self.sums = dict.fromkeys(tasks, 0.0)
         self.labels = dict.fromkeys(tasks, 0)
-        self.scores: dict[str, Score] = {task: build_score(task, len(SEGMENTATION_CLASSES), device) for task in tasks}
+        self.scores: dict[str, Score] = {task: DEFINITIONS[task].score(context, device) for task in tasks}
 
     def add(self, task: str, losses: Tensor, pred: Tensor, label: Tensor) -> None:
         """(n,) losses, n predictions and n labels in natural units."""
@@ -102,14 +102,14 @@ def evaluate(
 ) -> Evaluation:
     """Every sample of the stream that has a label of the tasks, once; also per group, where there is a grouping."""
     reads = label_reads(stream.samples, tasks, image=True)
-    measures = {WHOLE: Measure(tasks, objective.device)}
+    measures = {WHOLE: Measure(tasks, objective.context, objective.device)}
     was_training = objective.network.training
     objective.network.eval()
     try:
         done = 0
         for read in stream.batches(cut_batches(reads, batch_size)):
             for group in rows_of_groups(read.keys, grouping):
-                measures.setdefault(group, Measure(tasks, objective.device))
+                measures.setdefault(group, Measure(tasks, objective.context, objective.device))
             _measure(objective, read, measures, grouping)
             done += len(read.keys)
             progress(done, len(reads))
@@ -121,7 +121,7 @@ def evaluate(
 
 def _measure(objective: Objective, read: Batch, measures: Mapping[str, Measure], grouping: Grouping | None) -> None:
     """One batch through the network, and to the measures of the groups that its samples are in."""
-    batch = read.to(objective.device)
+    batch = read
     for group, rows in rows_of_groups(read.keys, grouping).items():
         measures[group].samples += len(read.keys[rows] if isinstance(rows, slice) else rows)
     with torch.no_grad():
@@ -150,7 +150,7 @@ def part_rows(task: str, parts: Sequence[Part], baselines: Baselines) -> list[di
     for part in parts:
         found = baselines.get(task, {})
         constants = {what: _values_of(of_constant["parts"], part["of"]) for what, of_constant in found.items()}
-        for metric in BREAKDOWNS[task].metrics:
+        for metric in DEFINITIONS[task].breakdown.metrics:
             row = {"of": part["of"], "count": part["count"], "metric": metric.name, "unit": metric.unit}
             rows.append(row | _beside(metric, part["values"], constants))
     return rows

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from models.backbone import IMAGE_MEAN, IMAGE_STD
 from models.multitask import MultiTaskNet
-from train.config import LossConfig
-from train.data.stream import Batch
-from train.tasks.losses import BoxLossWeights, boxes_loss, depth_loss, segmentation_loss, steering_loss
+from train.data.batch import Batch
+from train.tasks import DEFINITIONS
+from train.tasks.definition import TaskContext
 
 
 class Objective:
@@ -23,18 +23,14 @@ class Objective:
         *,
         device: torch.device,
         normalise: bool,
-        max_m: float,
-        loss: LossConfig,
-        box_loss: BoxLossWeights,
+        context: TaskContext,
         precision: str = "fp32",
         compiled: bool = False,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last)  # as images come; faster, on CPUs too
         self.device = device
         self.normalise = normalise  # by ImageNet's mean and deviation, as pretrained weights expect
-        self.max_m = max_m  # metres at a depth output of 1
-        self.loss = loss
-        self.box_loss = box_loss
+        self.context = context
         self.half = precision == "bf16"  # in the network; losses are computed in float32
         # Compiled functions share the network's parameters; its state dict keeps its names.
         self._features = torch.compile(network.features) if compiled else network.features
@@ -74,19 +70,9 @@ class Objective:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def losses(self, task: str, output: Tensor, label: Tensor) -> Tensor:
-        """(n,) undivided losses of n samples from the network's output and the label in natural units."""
-        if task == "steering":
-            return steering_loss(output, label / self.loss.steering_scale_deg)
-        if task == "segmentation":
-            return segmentation_loss(output, label)
-        if task == "boxes":
-            return boxes_loss(output, label, self.box_loss)
-        return depth_loss(output, label / self.max_m, label > 0, self.loss.variance_focus)
+        """Return (n,) undivided losses of n samples from the network's output and the label in natural units."""
+        return DEFINITIONS[task].loss(output, label, self.context)
 
     def natural(self, task: str, output: Tensor) -> Tensor:
-        """The network's output in the units of the labels: degrees, class ids, metres, box grid."""
-        if task == "steering":
-            return output * self.loss.steering_scale_deg
-        if task == "segmentation":
-            return output.argmax(1)
-        return output * self.max_m if task == "depth" else output
+        """Return the network's output in the units of the labels: degrees, class ids, metres, box grid."""
+        return DEFINITIONS[task].natural(output, self.context)

@@ -168,7 +168,7 @@ def evaluate_checkpoint(
             lambda done, total: reporter.progress(f"evaluating {split}", done, total, str),
             grouping,
         )
-        baselines = score_groups(train, stream, checkpoint["tasks"], grouping)
+        baselines = score_groups(train, stream, checkpoint["tasks"], objective.context, grouping)
     finally:
         stream.close()
         train.close()

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from models.heads import GRID, SLOTS
 from models.multitask import MultiTaskNet
 from shards.reader import OPEN_FILES, SampleRef, ShardSet
 from shards.writer import write_whole
@@ -29,6 +30,7 @@ from train.engine.checkpoint import (
     load_checkpoint,
     network_facts,
     save_checkpoint,
+    task_context,
 )
 from train.engine.distributed import Ranks
 from train.engine.evaluate import check_criterion
@@ -43,7 +45,6 @@ METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "eval.json"
 BASELINES_FILE = "baselines.json"
 _OF_A_RUN = (CONFIG_FILE, METRICS_FILE, LAST, BEST, EVALUATION_FILE)
-_GRID = (8, 10)  # cells along a side and slots, which the box head predicts
 
 
 class Reporter(Protocol):
@@ -222,10 +223,11 @@ def open_shards(folder: Path, open_files: int = OPEN_FILES) -> ShardSet:
 def check_grid(shards: ShardSet) -> None:
     """Raises ValueError where the box head cannot predict the set's boxes."""
     boxes = shards.rules.get("boxes", {})
-    grid = (boxes.get("grid", _GRID[0]), boxes.get("slots", _GRID[1]))
-    if grid != _GRID:
+    grid = (boxes.get("grid", GRID), boxes.get("slots", SLOTS))
+    if grid != (GRID, SLOTS):
         raise ValueError(
-            f"boxes of {shards.folder} must have grid and slots {_GRID}, got {grid}: the box head predicts no other"
+            f"boxes of {shards.folder} must have grid and slots {(GRID, SLOTS)}, got {grid}: "
+            "the box head predicts no other"
         )
 
 
@@ -270,9 +272,7 @@ def build_objective(config: RunConfig, facts: Document, network: MultiTaskNet, d
         network,
         device=device,
         normalise=facts["normalise"],
-        max_m=facts["max_m"],
-        loss=config.loss,
-        box_loss=config.box_loss,
+        context=task_context(config, facts),
         precision=config.precision,
         compiled=config.compile,
     )
@@ -310,9 +310,9 @@ def run_baselines(run: Run, reporter: Reporter) -> Baselines:
     reporter.say("scoring constant predictions, the baselines, over the labels of both splits")
     device = run.objective.device
     workers = worker_count(run.config.workers, device)
-    train = Stream(run.shards, run.shards.samples("train"), workers=workers, stopping=run.val.stopping)
+    train = Stream(run.shards, run.shards.samples("train"), workers=workers, device=device, stopping=run.val.stopping)
     try:
-        baselines = score_baselines(train, run.val, run.tasks)
+        baselines = score_baselines(train, run.val, run.tasks, run.objective.context)
     finally:
         train.close()
     save_baselines(path, run.shards.sha256, run.tasks, baselines)

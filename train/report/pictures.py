@@ -24,7 +24,7 @@ from train.data.order import label_reads
 from train.data.stream import Stream
 from train.engine.objective import Objective
 from train.report.curves import BLUE, ORANGE, Curve, Plot, Point, lay_out, to_picture
-from train.tasks.detections import boxes_of_grid, detections
+from train.tasks.box_grid import boxes_of_grid, detections
 
 SHOWN_SCORE = 0.3  # predicted boxes below it are not drawn
 PIECES = "pieces"  # the folder of the arrays, beside the pictures
@@ -89,7 +89,7 @@ def draw_samples(
         truth = {task: label[0].cpu() for task, label in batch.labels.items()}
         image, key = batch.images[0].cpu().numpy(), batch.keys[0]
         side = image.shape[0]
-        pieces = Pieces(key, image, objective.max_m, view(truth, side, True), view(predicted, side, False))
+        pieces = Pieces(key, image, objective.context.max_m, view(truth, side, True), view(predicted, side, False))
         save_pieces(folder / PIECES, pieces)
         large = enlarged(pieces, max(1, _PANEL_PX // side))
         rows = [_row(large, "truth", large.truth), _row(large, "prediction", large.prediction)]

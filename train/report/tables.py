@@ -10,7 +10,8 @@ from train.report.footprint import Footprint
 from train.report.page import caption, cell, row, table
 from train.report.runs import Cell, Column, RunResult, Spread, differing, spread
 from train.report.text import Row, best_constant, in_unit, number, shares
-from train.tasks.metrics import BREAKDOWNS, METRICS, Metric
+from train.tasks import DEFINITIONS, METRICS
+from train.tasks.definition import Metric
 
 _DASH = "–"
 _WORSE = " ▽"  # behind a value that a constant reaches too
@@ -147,14 +148,14 @@ def parts_tables(columns: Sequence[Column], first_number: int) -> list[str]:
     for task in TASKS:
         cells = [column.cells.get(task, []) for column in columns]
         if any(run.record.get("parts", {}).get(task) for runs in cells for run in runs):
-            what = BREAKDOWNS[task]
+            what = DEFINITIONS[task].breakdown
             title = f"{task.capitalize()} by {what.by}, with the share of the {what.counted} in the val split."
             tables += [caption(f"Table {first_number + len(tables) // 2}", title), _parts_table(task, columns)]
     return tables
 
 
 def _parts_table(task: str, columns: Sequence[Column]) -> str:
-    breakdown = BREAKDOWNS[task]
+    breakdown = DEFINITIONS[task].breakdown
     held = [[run.record.get("parts", {}).get(task, []) for run in column.cells.get(task, [])] for column in columns]
     shown: dict[str, float] = {}  # part -> share: classes that one network alone predicts come after the others
     for rows in (rows for of_column in held for rows in of_column):

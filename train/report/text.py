@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from train.tasks.metrics import BREAKDOWNS
+from train.tasks import DEFINITIONS
 
 Row = Mapping[str, Any]  # of `metrics` or `parts`, see train.evaluate
 
@@ -28,7 +28,7 @@ def parts_table(task: str, rows: Sequence[Row]) -> str:
 
     Classes come with the commonest first, bins of angle and distance in their order.
     """
-    breakdown = BREAKDOWNS[task]
+    breakdown = DEFINITIONS[task].breakdown
     headings = [breakdown.by, f"% of {breakdown.counted}"]
     for metric in breakdown.metrics:
         headings += [f"{metric.name}{in_unit(metric.unit, ' ')}", "best constant"]
@@ -46,7 +46,7 @@ def shares(task: str, rows: Sequence[Row]) -> list[tuple[str, float, list[Row]]]
     """Per part: what it is, its share of all that was counted in percent, and its rows, one a metric."""
     parts = [list(group) for _, group in groupby(rows, key=lambda row: row["of"])]
     total = sum(part[0]["count"] for part in parts)
-    if BREAKDOWNS[task].by == "class":
+    if DEFINITIONS[task].breakdown.by == "class":
         parts.sort(key=lambda part: -part[0]["count"])
     return [(part[0]["of"], 100 * part[0]["count"] / max(1, total), part) for part in parts]
 
@@ -66,7 +66,7 @@ def result_text(record: Mapping[str, Any], *, apart: bool) -> str:
         blocks.append("\n".join(f"note: {note}" for note in record["notes"]))
     if apart:
         for task, rows in record["parts"].items():
-            blocks.append(f"{task} by {BREAKDOWNS[task].by}\n{parts_table(task, rows)}")
+            blocks.append(f"{task} by {DEFINITIONS[task].breakdown.by}\n{parts_table(task, rows)}")
     for name, group in record.get("groups", {}).items():
         labels = ", ".join(f"{task} {count}" for task, count in group["val_labels"].items())
         title = f"{record['by']} {name}: {group['val_samples']} samples ({labels})"

@@ -1,86 +1,23 @@
-"""The four losses: one value per sample, (B,), whatever the batch; who divides it, divides it elsewhere.
+"""YOLO's loss for boxes, with the slot of a cell that answers for each object.
 
-Source: section 3.4 of the thesis, as corrected. All is computed in float32, or in float64 where the prediction
-is: a logarithm or a sum over a million pixels has no place in half precision.
+Source: equation 3.6 and section 3.4.4 of the thesis. One value per sample; computed in float32, or in float64 where
+the prediction is.
 """
 
 from __future__ import annotations
-
-import math
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shards.classes import IGNORE_INDEX
 from shards.schema import BOX_VALUES
+from train.config import BoxLossWeights
+from train.tasks.tensors import check_shapes, wide
 
-DEPTH_FLOOR = 1e-3  # of max_m: what the logarithm takes at least, 12 cm
 SQRT_FLOOR = 1e-8  # of the image's side: bounds the gradient of sqrt(w) where a softplus goes to 0
-
-Reduction = Literal["sum", "object mean"]
-
-
-@dataclass(frozen=True)
-class BoxLossWeights:
-    """The weights of equation 3.6, by default those of the YOLO paper."""
-
-    lambda_coord: float = 5.0  # x, y, sqrt(w) and sqrt(h) of the responsible slots
-    lambda_object: float = 1.0  # objectness of the responsible slots
-    lambda_noobj: float = 0.5  # objectness of all other slots
-    lambda_class: float = 1.0  # the class scores of the responsible slots
-    reduction: Reduction = "sum"  # over an image, or each term's mean over the slots that it sums over
-
-    def __post_init__(self) -> None:
-        for name in ("lambda_coord", "lambda_object", "lambda_noobj", "lambda_class"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be a number of at least 0, got {value}: it weighs a squared error")
-        if self.reduction not in get_args(Reduction):
-            raise ValueError(f"reduction must be 'sum' or 'object mean', got {self.reduction!r}: no other is defined")
-
 
 YOLO_WEIGHTS = BoxLossWeights()
 THESIS_CODE_WEIGHTS = BoxLossWeights(7.0, 5.0, 5.0, 1.0, "object mean")  # as the author trained, kept to compare
-
-
-def steering_loss(pred: Tensor, target: Tensor) -> Tensor:
-    """L1 (equation 3.3), the mean over a window's values.
-
-    Both (B, 10), in units of steering_scale_deg. Returns (B,).
-    """
-    check_shapes("steering target", target, pred.shape)
-    return (wide(pred) - wide(target)).abs().mean(1)
-
-
-def segmentation_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Cross entropy (equation 3.2), the mean over a sample's pixels that are not ignored; 0 where all are.
-
-    logits (B, C, H, W); classes (B, H, W) integer class ids, 255 = ignored. Returns (B,), in nats.
-    """
-    check_shapes("segmentation target", classes, logits.shape[:1] + logits.shape[2:])
-    pixels = F.cross_entropy(wide(logits), classes.long(), ignore_index=IGNORE_INDEX, reduction="none")
-    counted = (classes != IGNORE_INDEX).sum((1, 2))
-    return pixels.sum((1, 2)) / counted.clamp(min=1)
-
-
-def depth_loss(pred: Tensor, target: Tensor, valid: Tensor, variance_focus: float = 0.85) -> Tensor:
-    """Scale-invariant log loss (equation 3.4) over a sample's valid pixels; 0 where there is none.
-
-    pred and target (B, H, W) in units of max_m, valid (B, H, W) bool. With g = log pred - log target and
-    lambda = `variance_focus` it is mean(g^2) - lambda mean(g)^2: at 1, the equation as it stands, a global scale
-    costs nothing and metres cannot be learnt; -1 is the sign that the author's code had. Returns (B,).
-    """
-    check_shapes("depth target", target, pred.shape)
-    check_shapes("depth mask", valid, pred.shape)
-    log_ratio = wide(pred).clamp(min=DEPTH_FLOOR).log() - wide(target).clamp(min=DEPTH_FLOOR).log()
-    count = valid.sum((1, 2)).clamp(min=1)
-    mean = torch.where(valid, log_ratio, 0).sum((1, 2)) / count
-    # mean(g^2) = variance + mean(g)^2, and a variance summed as squares cannot come out negative
-    deviation = torch.where(valid, log_ratio - mean[:, None, None], 0)
-    return deviation.square().sum((1, 2)) / count + (1 - variance_focus) * mean.square()
 
 
 def boxes_loss(pred: Tensor, target: Tensor, weights: BoxLossWeights = YOLO_WEIGHTS) -> Tensor:
@@ -156,14 +93,3 @@ def corners(boxes: Tensor, cells: int) -> tuple[Tensor, Tensor]:
 def safe_sqrt(sizes: Tensor) -> Tensor:
     """sqrt whose gradient is at most 5000."""
     return (sizes.clamp(min=0) + SQRT_FLOOR).sqrt()
-
-
-def wide(values: Tensor) -> Tensor:
-    """float64 stays; everything else becomes float32."""
-    return values if values.dtype == torch.float64 else values.float()
-
-
-def check_shapes(what: str, values: Tensor, expected: torch.Size) -> None:
-    """Shapes that differ would be broadcast into a wrong loss without a word."""
-    if values.shape != expected:
-        raise ValueError(f"{what} must be {tuple(expected)}, got {tuple(values.shape)}: the prediction's shape decides")

@@ -1,4 +1,4 @@
-"""A grid of the box head or of the labels as boxes: all of them, those that are found, the best for each true one."""
+"""Boxes of a grid: all of them, the detections after non-maximum suppression, the best for each object."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ MAX_DETECTIONS = 100  # per image, COCO's number
 
 
 def boxes_of_grid(grid: Tensor) -> Tensor:
-    """(rows, columns, slots, 5 + C) -> (N, 4) x1, y1, x2, y2 in 0..1 of the image, clipped to it, in grid order."""
-    rows, columns = grid.shape[:2]
-    x = (grid[..., 1] + torch.arange(columns).view(1, -1, 1)) / columns
-    y = (grid[..., 2] + torch.arange(rows).view(-1, 1, 1)) / rows
+    """(..., rows, columns, slots, 5 + C) -> (..., N, 4) x1, y1, x2, y2 in 0..1 of the image, clipped, in grid order."""
+    rows, columns = grid.shape[-4:-2]
+    x = (grid[..., 1] + torch.arange(columns, device=grid.device).view(1, -1, 1)) / columns
+    y = (grid[..., 2] + torch.arange(rows, device=grid.device).view(-1, 1, 1)) / rows
     half_w, half_h = grid[..., 3].clamp(min=0) / 2, grid[..., 4].clamp(min=0) / 2
     corners = torch.stack([x - half_w, y - half_h, x + half_w, y + half_h], dim=-1)
-    return corners.clamp(0, 1).reshape(-1, 4)
+    return corners.clamp(0, 1).flatten(-4, -2)
 
 
 def class_values(grid: Tensor) -> Tensor:
-    """(rows, columns, slots, 5 + C) -> (N, C), in grid order."""
-    return grid[..., BOX_VALUES:].reshape(-1, grid.shape[-1] - BOX_VALUES)
+    """(..., rows, columns, slots, 5 + C) -> (..., N, C), in grid order."""
+    return grid[..., BOX_VALUES:].flatten(-4, -2)
 
 
 def best_overlaps(grid: Tensor, true_boxes: Tensor) -> Tensor:
