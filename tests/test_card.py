@@ -15,8 +15,9 @@ from tests.test_train_cli import amtl_eval, amtl_train
 from tests.tiny_shards import write_tiny_shards
 from train.engine.checkpoint import load_checkpoint
 from train.engine.provenance import commit_of, provenance
-from train.report.model_card import CARD, MARK, model_card, write_card
+from train.report.model_card import MARK, model_card, write_card
 from train.report.text import number
+from train.run_folder import CARD_FILE as CARD
 
 OPTIONS = ("--weights", "none", "--backbone", "resnet18", "--width", "0.125", "--epochs", 1, "--seed", 3)
 

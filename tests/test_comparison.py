@@ -12,6 +12,7 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
+from models.footprint import footprints
 from shards.draw import Box
 from shards.schema import TASKS
 from train.cli import report
@@ -19,8 +20,7 @@ from train.config import build_config, dump_toml
 from train.engine.evaluate import metric_rows, part_rows
 from train.report import comparison
 from train.report.figures import nearest_returns, outlined
-from train.report.footprint import footprints
-from train.report.pictures import PIECES, Pieces, View, save_pieces
+from train.report.pictures import Pieces, View, save_pieces
 from train.report.runs import (
     ASYMMETRIC,
     ONE_TASK,
@@ -32,6 +32,7 @@ from train.report.runs import (
     warnings,
 )
 from train.report.tables import duration, spread_text
+from train.run_folder import PIECES
 from train.tasks import METRICS
 
 SAMPLE = "20180807145028_frontcenter_000000007"
@@ -83,7 +84,7 @@ def four(tmp_path: Path) -> list[Path]:
 @pytest.fixture(autouse=True)
 def only_the_thesis_s_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worked out once for all tests."""
-    monkeypatch.setattr(comparison, "footprints", lambda networks: footprints(()))
+    monkeypatch.setattr(comparison, "footprints", lambda networks, classes: footprints((), classes))
 
 
 def report_on(*arguments: object) -> Any:

@@ -19,7 +19,7 @@ from train.data.order import cut_batches, epoch_order, group_reads
 from train.data.remote import RemoteShards, is_remote
 from train.data.stream import Stream
 from train.engine import run
-from train.engine.run import metrics_lines
+from train.run_folder import metrics_lines
 
 LAYOUT = ((ALL, ALL),) * 4
 

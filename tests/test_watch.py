@@ -15,7 +15,8 @@ from train.config import build_config
 from train.engine import loop
 from train.engine import run as run_room
 from train.engine.run import prepare
-from train.report.tensorboard import EVENTS, Watch
+from train.report.tensorboard import Watch
+from train.run_folder import EVENTS
 
 
 class Quiet:

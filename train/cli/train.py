@@ -29,7 +29,8 @@ from train.engine.balance import coefficients_from as find_coefficients
 from train.engine.distributed import joined_ranks
 from train.engine.loop import train as train_run
 from train.engine.outcome import finish
-from train.engine.run import CONFIG_FILE, Run, prepare
+from train.engine.run import Run, prepare
+from train.run_folder import CONFIG_FILE
 
 
 def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], Document]:

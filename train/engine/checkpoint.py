@@ -17,14 +17,10 @@ from shards.classes import BOX_CLASSES, SEGMENTATION_CLASSES
 from shards.reader import ShardSet
 from shards.writer import PARTIAL, flush_to_disk
 from train.config import Document, RunConfig, to_document
+from train.run_folder import BEST, FREE_KEYS, LAST
 from train.tasks.definition import TaskContext
 
 FORMAT = 2
-LAST, BEST = "last.pt", "best.pt"
-
-# What may differ between a run and its resumption: it changes no weight.
-FREE_KEYS = ("out", "shards", "device", "workers", "epochs", "log_every", "checkpoint_minutes", "older_checkpoints",
-             "wandb")  # fmt: skip
 
 Checkpoint = dict[str, Any]
 

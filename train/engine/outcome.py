@@ -18,27 +18,22 @@ from shards.writer import write_whole
 from train.config import RunConfig, build_config
 from train.data.grouping import GROUPINGS, WHOLE
 from train.engine.baselines import score_groups
-from train.engine.checkpoint import BEST, Checkpoint, build_network, check_data, load_checkpoint
+from train.engine.checkpoint import Checkpoint, build_network, check_data, load_checkpoint
 from train.engine.evaluate import evaluate
 from train.engine.objective import Objective
 from train.engine.provenance import provenance
 from train.engine.run import (
-    EVALUATION_FILE,
-    METRICS_FILE,
     Reporter,
     Run,
     build_objective,
     find_device,
-    metrics_lines,
     open_shards,
     open_stream,
 )
 from train.report.model_card import write_card
 from train.report.pictures import draw_curves, draw_samples
 from train.report.text import counts_line, result_text
-
-PICTURES = "pictures"
-TABLE_FILE = "table.txt"
+from train.run_folder import BEST, EVALUATION_FILE, METRICS_FILE, PICTURES, TABLE_FILE, metrics_lines
 
 
 def finish(run: Run, reporter: Reporter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,8 +21,6 @@ from train.data.remote import is_remote, open_remote
 from train.data.stream import Stream, worker_count
 from train.engine.baselines import Baselines, load_baselines, save_baselines, score_baselines
 from train.engine.checkpoint import (
-    BEST,
-    LAST,
     Checkpoint,
     build_network,
     check_resumable,
@@ -39,11 +36,8 @@ from train.engine.objective import Objective
 from train.engine.provenance import provenance
 from train.engine.step import Steps
 from train.report.tensorboard import Watch
+from train.run_folder import BASELINES_FILE, BEST, CONFIG_FILE, EVALUATION_FILE, LAST, METRICS_FILE
 
-CONFIG_FILE = "config.toml"
-METRICS_FILE = "metrics.jsonl"
-EVALUATION_FILE = "eval.json"
-BASELINES_FILE = "baselines.json"
 _OF_A_RUN = (CONFIG_FILE, METRICS_FILE, LAST, BEST, EVALUATION_FILE)
 
 
@@ -317,14 +311,3 @@ def run_baselines(run: Run, reporter: Reporter) -> Baselines:
         train.close()
     save_baselines(path, run.shards.sha256, run.tasks, baselines)
     return baselines
-
-
-def metrics_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; one cut short by a kill is left out."""
-    lines = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
-    return lines

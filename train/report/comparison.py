@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_lowercase
 
+from models.footprint import footprints
+from shards.classes import SEGMENTATION_CLASSES
 from shards.writer import write_whole
 from train.report.figures import loss_figures, picture_figures
-from train.report.footprint import footprints
 from train.report.page import caption, document, paragraph, section
 from train.report.runs import OWN_NETWORKS, Column, RunResult, build_columns, load_runs, warnings
 from train.report.tables import common_settings, network_table, parts_tables, results_table, runs_table, settings_table
@@ -31,7 +32,7 @@ def _sections(runs: Sequence[RunResult], columns: Sequence[Column], told: Sequen
         for run in runs
         if "size_px" in run.record
     ]
-    found = footprints(networks)
+    found = footprints(networks, len(SEGMENTATION_CLASSES))
     sizes = []
     for letter, one in zip(ascii_lowercase, found, strict=False):
         sizes += [caption(f"Table 2{letter}", f"{one.what}."), network_table(one)]

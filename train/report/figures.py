@@ -16,9 +16,10 @@ from shards.draw import Box, Picture, colour_depth, overlay_classes, thicken_spa
 from shards.schema import TASKS
 from train.report.curves import BLACK, Curve, Plot, Point, lay_out, to_svg
 from train.report.page import caption, cell, image, legend, row, table
-from train.report.pictures import LOSSES, PIECES, Pieces, View, load_pieces
+from train.report.pictures import LOSSES, Pieces, View, load_pieces
 from train.report.runs import Cell, Column
 from train.report.text import number
+from train.run_folder import PIECES
 
 _PLOT_PX = (530, 300)
 _DIAL_PX = (260, 200)

@@ -9,10 +9,10 @@ from typing import Any
 from shards.schema import LABELS
 from shards.writer import write_whole
 from train.config import RunConfig, build_config, dump_toml
-from train.engine.checkpoint import BEST, Checkpoint
+from train.engine.checkpoint import Checkpoint
 from train.report.text import best_constant, counts_line, number
+from train.run_folder import BEST, CARD_FILE
 
-CARD = "model-card.md"
 MARK = "<!-- Written by amtl-train and amtl-eval, which write it anew as long as this line is here. -->"
 
 _PREDICTS = {
@@ -39,7 +39,7 @@ _LIMITS = {
 
 def card_path(checkpoint: Path) -> Path:
     """`model-card.md` beside `best.pt`; any other checkpoint's has its name in front: `last.model-card.md`."""
-    return checkpoint.with_name(CARD if checkpoint.name == BEST else f"{checkpoint.stem}.{CARD}")
+    return checkpoint.with_name(CARD_FILE if checkpoint.name == BEST else f"{checkpoint.stem}.{CARD_FILE}")
 
 
 def write_card(checkpoint: Path, held: Checkpoint, record: Mapping[str, Any]) -> str:

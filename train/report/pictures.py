@@ -24,10 +24,10 @@ from train.data.order import label_reads
 from train.data.stream import Stream
 from train.engine.objective import Objective
 from train.report.curves import BLUE, ORANGE, Curve, Plot, Point, lay_out, to_picture
+from train.run_folder import PIECES
 from train.tasks.box_grid import boxes_of_grid, detections
 
 SHOWN_SCORE = 0.3  # predicted boxes below it are not drawn
-PIECES = "pieces"  # the folder of the arrays, beside the pictures
 _PANEL_PX = 512  # the side of a panel at least, so that its texts and legends have room
 _PLOT_PX = (420, 280)  # width and height of one task's curves
 _DEPTH_STEPS_PER_M = 256  # of the pieces, as in 16-bit depth

@@ -11,10 +11,8 @@ from typing import Any
 import orjson
 
 from shards.schema import TASKS
-from train.config import Document, load_document
-from train.engine.checkpoint import FREE_KEYS
-from train.engine.run import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, metrics_lines
 from train.report.curves import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
+from train.run_folder import CONFIG_FILE, EVALUATION_FILE, FREE_KEYS, METRICS_FILE, metrics_lines, read_config
 
 ASYMMETRIC, SYMMETRIC = "asymmetric", "symmetric"
 OWN_NETWORKS, ONE_TASK = "single-task networks", "multi-task network on one task"
@@ -30,7 +28,7 @@ class RunResult:
     """What a finished run's folder says."""
 
     folder: Path
-    config: Document
+    config: Mapping[str, Any]
     record: Mapping[str, Any]  # eval.json
     epochs: list[dict[str, Any]]  # the lines of metrics.jsonl about validation
 
@@ -121,7 +119,7 @@ def load_run(folder: Path) -> RunResult:
     if missing:
         raise ValueError(f"{path} has no {missing[0]}: it was not written by amtl-train, or by another version")
     lines = [line for line in metrics_lines(folder / METRICS_FILE) if line.get("kind") == "epoch"]
-    return RunResult(folder, load_document(str(folder / CONFIG_FILE)), record, lines)
+    return RunResult(folder, read_config(folder), record, lines)
 
 
 def build_columns(runs: Sequence[RunResult]) -> list[Column]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from models.footprint import Footprint
 from shards.schema import TASKS
-from train.report.footprint import Footprint
 from train.report.page import caption, cell, row, table
 from train.report.runs import Cell, Column, RunResult, Spread, differing, spread
 from train.report.text import Row, best_constant, in_unit, number, shares

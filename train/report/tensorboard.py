@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-EVENTS = "tensorboard"  # `tensorboard --logdir runs` finds them
+from train.run_folder import EVENTS
 
 
 class Watch:

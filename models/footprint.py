@@ -1,4 +1,4 @@
-"""Table 4.2 of the thesis, worked out from shapes: what each single-task network and the multi-task network take."""
+"""Parameters and multiply-adds of each single-task network and of the multi-task network: table 4.2 of the thesis."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ import torch
 from models.cost import forward_gmac, parameter_counts
 from models.multitask import MultiTaskNet, build_multitask
 from models.singletask import NAMES, build_singletask
-from shards.classes import SEGMENTATION_CLASSES
 
 THESIS_CLASSES = 43  # segmentation channels of the author's networks, three of them never used
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one network."""
+    """Parameters and arithmetic of one network."""
 
-    counted: int  # parameters, with those of layers that the thesis counts and no forward calls
-    used: int  # those that a gradient reaches
+    counted: int  # parameters, including layers that the thesis counts although no forward pass uses them
+    used: int  # parameters that receive a gradient
     gmac: float  # giga multiply-adds of a forward of one image
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Of all networks for one size of image and one width."""
+    """Costs of all networks for one image size and one width."""
 
     what: str
     networks: list[tuple[str, str, Cost]]  # name, task, cost
@@ -41,10 +40,8 @@ class Footprint:
 
 
 @cache
-def footprint(
-    size_px: int, width: float, backbone: str, classes: int = len(SEGMENTATION_CLASSES), what: str = ""
-) -> Footprint:
-    """Nothing is allocated: the networks are built on the meta device."""
+def footprint(size_px: int, width: float, backbone: str, classes: int, what: str = "") -> Footprint:
+    """Build the networks on the meta device, which allocates no memory, and count."""
     with torch.device("meta"):
         multitask = build_multitask(size=size_px, classes=classes, backbone=backbone, width=width)
         single = {
@@ -60,10 +57,10 @@ def _cost(network: MultiTaskNet, size_px: int) -> Cost:
     return Cost(counts.counted, counts.used, sum(forward_gmac(network, size_px).values()))
 
 
-def footprints(networks: Sequence[tuple[int, float, str]]) -> list[Footprint]:
-    """For each (size in px, width, backbone) once, and the thesis's own."""
+def footprints(networks: Sequence[tuple[int, float, str]], classes: int) -> list[Footprint]:
+    """A table for each different (size in px, width, backbone), then the thesis's own network."""
     thesis = f"The thesis's own: images of 1024 px, {THESIS_CLASSES} channels of segmentation, resnet50"
     return [
-        *(footprint(size_px, width, backbone) for size_px, width, backbone in dict.fromkeys(networks)),
+        *(footprint(size_px, width, backbone, classes) for size_px, width, backbone in dict.fromkeys(networks)),
         footprint(1024, 1.0, "resnet50", THESIS_CLASSES, thesis),
     ]
