@@ -18,7 +18,7 @@ import orjson
 from preprocess.absent import Absent
 from preprocess.depth import read_points
 from preprocess.source import Frame, find_source
-from preprocess.synth.dataset import BOXES_TAR, BUS_TAR, write_dataset
+from synth.dataset import BOXES_TAR, BUS_TAR, write_dataset
 
 SCENE = "20180807_145028"
 STAMP = SCENE.replace("_", "")

@@ -19,8 +19,8 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from preprocess.cli.commands import main
-from preprocess.synth.dataset import write_dataset
 from shards.reader import ShardSet
+from synth.dataset import write_dataset
 
 REAL = Path(__file__).parents[2] / "shared" / "a2d2_real"
 SCENES, FRAMES = 3, 6

@@ -14,10 +14,10 @@ import numpy as np
 import orjson
 import pytest
 
-from preprocess.synth.bus import VALUES_AFTER, VALUES_BEFORE
 from shards.classes import CLASS_LIST, IGNORE_INDEX, SEGMENTATION_ID
 from shards.geometry import CAMERAS, Calibration, parse_calibrations, raw_from_undistorted, sample_from_pixel
 from shards.reader import SampleRef, ShardSet
+from synth.bus import VALUES_AFTER, VALUES_BEFORE
 from tests.conftest import png, prep
 from tests.test_depth import npz
 

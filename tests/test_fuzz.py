@@ -24,13 +24,13 @@ from preprocess.rules import BoxesRule, DepthRule
 from preprocess.segmentation import check_class_list
 from preprocess.source import Frame
 from preprocess.steering import convert_steering, window_signals
-from preprocess.synth.calibration import cams_lidars
 from preprocess.tarindex import CutTar, scan_tar
 from shards.classes import CLASS_LIST
 from shards.codec import decode_json
 from shards.geometry import parse_calibrations
 from shards.manifest import ShardIndex
 from shards.png import decode_png, decode_rgb_png, encode_grey_png
+from synth.calibration import cams_lidars
 from tests.conftest import png
 
 SIGNAL = "steering_angle_calculated"

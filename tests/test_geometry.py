@@ -9,7 +9,6 @@ import numpy as np
 import orjson
 import pytest
 
-from preprocess.synth.calibration import cams_lidars
 from shards.codec import decode_json
 from shards.geometry import (
     FRONT_CENTER,
@@ -22,6 +21,7 @@ from shards.geometry import (
     raw_rays,
     sample_from_pixel,
 )
+from synth.calibration import cams_lidars
 
 FISHEYE = Calibration("Fisheye", Intrinsics(500, 500, 320, 200), Intrinsics(420, 430, 318, 202),
                       (0.05, -0.01, 0.002, -0.001), 640, 400)  # fmt: skip

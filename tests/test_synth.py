@@ -14,14 +14,14 @@ import cv2
 import numpy as np
 import pytest
 
-from preprocess.synth import dataset
-from preprocess.synth.bus import SIGNALS
-from preprocess.synth.dataset import BOXES_TAR, BUS_TAR, CALIBRATION, write_dataset
-from preprocess.synth.defects import Defect, place_defects
-from preprocess.synth.lidar import RANGE_M
-from preprocess.synth.world import Frame, plan
 from shards.classes import BOX_CLASSES, CLASS_LIST, class_of_entry, rgb_of_hex
 from shards.geometry import FRONT_CENTER, parse_calibrations, project, raw_from_undistorted
+from synth import dataset
+from synth.bus import SIGNALS
+from synth.dataset import BOXES_TAR, BUS_TAR, CALIBRATION, write_dataset
+from synth.defects import Defect, place_defects
+from synth.lidar import RANGE_M
+from synth.world import Frame, plan
 
 SCENES, FRAMES, SEED = 3, 6, 0
 TOP = r"camera_lidar_semantic_bboxes"

@@ -8,14 +8,14 @@ import math
 import numpy as np
 import pytest
 
-from preprocess.synth import cast, lidar
-from preprocess.synth.defects import Defect, place_defects, scene_has_lidar
-from preprocess.synth.looks import LOOKS, paint
-from preprocess.synth.rays import FIRST_SOLID, FIRST_SURFACE, SKY, Rays, View, camera_rays, image_rays, trace
-from preprocess.synth.road import CAMERA_HEIGHT_M, SURFACES, Road, curvature_of_wheel
-from preprocess.synth.solids import Solid, entry_depth
-from preprocess.synth.world import Frame, plan
 from shards.geometry import FRONT_CENTER, project
+from synth import cast, lidar
+from synth.defects import Defect, place_defects, scene_has_lidar
+from synth.looks import LOOKS, paint
+from synth.rays import FIRST_SOLID, FIRST_SURFACE, SKY, Rays, View, camera_rays, image_rays, trace
+from synth.road import CAMERA_HEIGHT_M, SURFACES, Road, curvature_of_wheel
+from synth.solids import Solid, entry_depth
+from synth.world import Frame, plan
 
 WOODS = ((0.0, 1.0, 0.0),)
 

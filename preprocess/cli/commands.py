@@ -27,7 +27,6 @@ from preprocess.report import (
 from preprocess.rules import change_lines, fingerprints, rule_changes, rules_to_tables, rules_to_toml
 from preprocess.slurm import array_script
 from preprocess.source import find_source
-from preprocess.synth.dataset import write_dataset
 from shards.geometry import CAMERAS, FRONT_CENTER
 from shards.manifest import read_manifest
 from shards.reader import ShardSet
@@ -249,6 +248,8 @@ def rules(rules: Any, shards: Path | None, as_json: bool) -> None:
 @WORKERS
 def synth(out: Path, scenes: int, frames: int, seed: int, workers: int) -> None:
     """Write a small synthetic A2D2 into OUT: the same tars, names, keys and dtypes, a drawn world."""
+    from synth.dataset import write_dataset  # noqa: PLC0415 - a fixture, which no other command loads
+
     with Progress(scenes * frames, "frames") as progress:
         done = 0
 

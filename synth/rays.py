@@ -9,9 +9,9 @@ from types import EllipsisType
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.synth.road import CAMERA_HEIGHT_M, SURFACES, Floats, Road
-from preprocess.synth.solids import Solid, entry_depth
 from shards.geometry import FRONT_CENTER, raw_rays
+from synth.road import CAMERA_HEIGHT_M, SURFACES, Floats, Road
+from synth.solids import Solid, entry_depth
 
 # What a ray meets, as a code: sky, distant woods, one of SURFACES, or one of the view's solids.
 SKY, WOODS, FIRST_SURFACE = 0, 1, 2

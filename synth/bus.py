@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.synth.defects import ERROR_CODE_DEG, Defect
-from preprocess.synth.road import curvature_of_wheel
-from preprocess.synth.world import Frame, Steering
+from synth.defects import ERROR_CODE_DEG, Defect
+from synth.road import curvature_of_wheel
+from synth.world import Frame, Steering
 
 VALUES_BEFORE, VALUES_AFTER = 11, 10
 PERIOD_US = 20_000

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from preprocess.synth.defects import Defect
-from preprocess.synth.solids import Solid
 from shards.geometry import FRONT_CENTER, project
+from synth.defects import Defect
+from synth.solids import Solid
 
 
 def label3d(solids: Sequence[Solid], defect: Defect | None) -> dict[str, dict[str, Any]]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from preprocess.synth.defects import Defect
-from preprocess.synth.road import CAMERA_HEIGHT_M, KERB_M, Road
-from preprocess.synth.solids import Solid
-from preprocess.synth.world import RGB, Frame
+from synth.defects import Defect
+from synth.road import CAMERA_HEIGHT_M, KERB_M, Road
+from synth.solids import Solid
+from synth.world import RGB, Frame
 
 NEAREST_M, FARTHEST_M = 7.0, 95.0  # along the road
 LEAST_X_M = 3.0  # nothing beside or behind the camera

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from preprocess.synth.defects import Defect
-from preprocess.synth.rays import FIRST_SOLID, Rays, View, coarse_rays, trace, woods_ridge
-from preprocess.synth.road import CAMERA_HEIGHT_M, KERB_M, Road
-from preprocess.synth.scenery import draw_scenery
-from preprocess.synth.solids import Solid, entry_depth
-from preprocess.synth.world import RGB, Frame
 from shards.classes import CLASS_LIST, class_of_entry
 from shards.geometry import FRONT_CENTER, project
+from synth.defects import Defect
+from synth.rays import FIRST_SOLID, Rays, View, coarse_rays, trace, woods_ridge
+from synth.road import CAMERA_HEIGHT_M, KERB_M, Road
+from synth.scenery import draw_scenery
+from synth.solids import Solid, entry_depth
+from synth.world import RGB, Frame
 
 MOST_ACTORS = 5
 NEAREST_M, FARTHEST_M = 6.0, 45.0

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.synth.rays import Rays, View, trace
 from shards.classes import class_of_entry
 from shards.geometry import FRONT_CENTER, project
+from synth.rays import Rays, View, trace
 
 RANGE_M = 100.0  # what the sensors are rated for
 LAYERS_DEG = np.arange(-15.0, 16.0, 2.0)

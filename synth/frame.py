@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.synth.boxes import label3d
-from preprocess.synth.camera import png, render
-from preprocess.synth.cast import draw_view
-from preprocess.synth.defects import Defect
-from preprocess.synth.lidar import SENSORS, SKIPPED_WITHOUT_PIXELS, npz, scan
-from preprocess.synth.world import Frame
+from synth.boxes import label3d
+from synth.camera import png, render
+from synth.cast import draw_view
+from synth.defects import Defect
+from synth.lidar import SENSORS, SKIPPED_WITHOUT_PIXELS, npz, scan
+from synth.world import Frame
 
 SUBTREES = ("camera", "lidar", "label", "label3D")  # in the order of the tar
 CAMERA_FOLDER = "cam_front_center"

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from preprocess.synth.lidar import SENSORS, Sensor
 from shards.geometry import FRONT_CENTER
+from synth.lidar import SENSORS, Sensor
 
 # Where the camera sits on the car, as published: metres and axes in the car's frame.
 CAMERA_VIEW = {

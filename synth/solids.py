@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.synth.road import Floats
+from synth.road import Floats
 
 # The order of A2D2's own 3d_points, as signs along length, width and height.
 CORNERS = np.array(

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.synth.road import Floats
-from preprocess.synth.solids import Solid
-from preprocess.synth.world import RGB
+from synth.road import Floats
+from synth.solids import Solid
+from synth.world import RGB
 
 Mask = NDArray[np.bool_]
 Details = Iterator[tuple[Mask | np.bool_, RGB]]  # later ones are painted over earlier ones

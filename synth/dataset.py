@@ -16,11 +16,11 @@ from pathlib import Path
 import cv2
 import orjson
 
-from preprocess.synth.bus import bus_signals
-from preprocess.synth.calibration import cams_lidars
-from preprocess.synth.frame import CAMERA_FOLDER, SUBTREES, frame_files, json_bytes
-from preprocess.synth.world import Frame, plan
 from shards.classes import CLASS_LIST
+from synth.bus import bus_signals
+from synth.calibration import cams_lidars
+from synth.frame import CAMERA_FOLDER, SUBTREES, frame_files, json_bytes
+from synth.world import Frame, plan
 
 TOP = "camera_lidar_semantic_bboxes"
 BOXES_TAR = f"{TOP}.tar"

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.synth.looks import paint
-from preprocess.synth.rays import FIRST_SOLID, FIRST_SURFACE, WOODS, Rays, View, camera_rays, trace
-from preprocess.synth.road import CAMERA_HEIGHT_M, SURFACES, Floats
-from preprocess.synth.solids import Solid
-from preprocess.synth.world import Light
 from shards.classes import CLASS_LIST, rgb_of_hex
+from synth.looks import paint
+from synth.rays import FIRST_SOLID, FIRST_SURFACE, WOODS, Rays, View, camera_rays, trace
+from synth.road import CAMERA_HEIGHT_M, SURFACES, Floats
+from synth.solids import Solid
+from synth.world import Light
 
 COLOUR_OF_ENTRY = {entry: rgb_of_hex(colour) for colour, entry in CLASS_LIST.items()}
 FOG_M = 160.0  # distance at which 63 % of a colour is the horizon's

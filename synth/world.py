@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.synth.defects import Defect, place_defects, scene_has_lidar
-from preprocess.synth.road import Road, curvature_of_wheel
+from synth.defects import Defect, place_defects, scene_has_lidar
+from synth.road import Road, curvature_of_wheel
 
 FIRST_DAY = datetime.date(2018, 8, 7)  # that of A2D2's first scene
 DAYS_BETWEEN_SCENES = 5
