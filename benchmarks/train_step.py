@@ -31,11 +31,11 @@ from shards.classes import SEGMENTATION_CLASSES
 from shards.schema import TASKS
 from tests.made_up import CONTEXT, MadeUp, items_of
 from tests.plain_loop import PlainLoop
-from train.config import build_config
 from train.data.order import Item, SampleRequest
 from train.data.regimes import epoch_groups
 from train.engine.objective import Objective
 from train.engine.step import Steps
+from train.presets import build_config
 
 Way = Callable[[], None]
 

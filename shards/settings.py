@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect
@@ -78,7 +78,9 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         if isinstance(info, inspect.Metadata):
             reason = (info.extra_json_schema or {}).get("description", "")
             info = info.type
-        raise ValueError(f"{name} must be {_rule(info, value)}, got {value!r}{reason and f': {reason}'}") from error
+        choices = get_args(hint) if get_origin(hint) is Literal else ()  # in their own order
+        rule = f"one of {', '.join(map(str, choices))}" if choices else _rule(info, value)
+        raise ValueError(f"{name} must be {rule}, got {value!r}{reason and f': {reason}'}") from error
 
 
 def _rule(info: inspect.Type, value: Any) -> str:

@@ -15,12 +15,13 @@ import torch
 from shards.schema import TASKS
 from tests.made_up import SIZE, MadeUp, items_of, objective_of
 from tests.toy import ToyNet
-from train.config import RunConfig, build_config
+from train.config import RunConfig
 from train.data.order import group_reads
 from train.data.plan import Group, plan_batches, share_of
 from train.data.regimes import epoch_groups
 from train.engine.distributed import Ranks, joined_ranks
 from train.engine.step import Steps
+from train.presets import build_config
 
 PARTS = ("shared", *TASKS)
 THRESHOLDS = {"shared": 20, "steering": 7, "segmentation": 5, "boxes": 3, "depth": 9}

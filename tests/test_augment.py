@@ -11,10 +11,11 @@ import torch
 from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import write_tiny_shards
-from train.config import AugmentConfig, ConfigError, build_config
+from train.config import AugmentConfig, ConfigError
 from train.data.augment import Change, change_image, change_label, draw_change
 from train.data.order import SampleRequest, cut_batches, epoch_order, group_reads
 from train.data.stream import Batch, Stream
+from train.presets import build_config
 from train.tasks.box_grid import boxes_of_grid
 from train.tasks.boxes import mirror_boxes
 

@@ -12,10 +12,11 @@ import torch
 
 from tests.made_up import SIZE, MadeUp, items_of, objective_of
 from tests.toy import ToyNet
-from train.config import BalanceConfig, build_config
+from train.config import BalanceConfig
 from train.data.regimes import epoch_groups
 from train.engine.balance import Balance, coefficients_from, pcgrad_weights
 from train.engine.step import Steps
+from train.presets import build_config
 
 CPU = torch.device("cpu")
 TASKS = ("steering", "boxes")

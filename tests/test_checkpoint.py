@@ -12,8 +12,7 @@ import torch
 
 from tests.tiny_shards import ALL, TRAIN, write_tiny_shards
 from tests.toy import ToyHead, ToyNet
-from train.config import RunConfig, build_config, to_document
-from train.data.stream import Stopped
+from train.config import RunConfig, to_document
 from train.engine import loop
 from train.engine import run as run_room
 from train.engine.checkpoint import (
@@ -27,6 +26,8 @@ from train.engine.checkpoint import (
 )
 from train.engine.loop import train
 from train.engine.run import Run, open_shards, prepare
+from train.presets import build_config
+from train.stop import Stopped
 
 TINY_STEPS = {"shared": 4, "steering": 2, "segmentation": 3, "boxes": 2, "depth": 3}
 RATES = {"shared": 1e-2, "steering": 1e-2, "segmentation": 1e-2, "boxes": 1e-2, "depth": 1e-2}

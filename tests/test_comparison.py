@@ -16,8 +16,9 @@ from models.footprint import footprints
 from shards.draw import Box
 from shards.schema import TASKS
 from train.cli import report
-from train.config import build_config, dump_toml
+from train.config import dump_toml
 from train.engine.evaluate import metric_rows, part_rows
+from train.presets import build_config
 from train.report import comparison
 from train.report.figures import nearest_returns, outlined
 from train.report.pictures import Pieces, View, save_pieces

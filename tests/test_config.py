@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from shards.schema import TASKS
-from train.config import MODES, PRESETS, ConfigError, build_config, dump_toml, load_document, to_document
+from train.config import MODES, ConfigError, dump_toml, to_document
+from train.presets import PRESETS, build_config, load_document
 
 BASE = {
     "asymmetric": {"mode": "asymmetric"},
@@ -83,11 +84,11 @@ def test_later_layers_win_key_by_key():
         ({"task": "depth"}, "mode asymmetric trains all tasks"),
         ({"threshold": {"neck": 3}}, "unknown key threshold.neck: known are shared"),
         ({"threshold": {"shared": 2.5}}, "threshold.shared must be a whole number"),
-        ({"threshold": {"shared": 0}}, "threshold.shared must be above 0"),
+        ({"threshold": {"shared": 0}}, "threshold.shared must be at least 1"),
         ({"coefficient": {"depth": -1}}, "coefficient.depth must be above 0"),
         ({"loss": {"variance_focus": float("nan")}}, "loss.variance_focus must be a number"),
-        ({"box_loss": {"lambda_coord": -1}}, "box_loss: lambda_coord must be"),
-        ({"box_loss": {"reduction": "max"}}, "box_loss: reduction must be"),
+        ({"box_loss": {"lambda_coord": -1}}, "box_loss.lambda_coord must be at least 0"),
+        ({"box_loss": {"reduction": "max"}}, "box_loss.reduction must be one of sum"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -18,12 +18,13 @@ from shards.classes import BOX_CLASSES, SEGMENTATION_CLASSES
 from shards.codec import decode_image
 from tests.tiny_shards import members_of
 from train.cli import export
-from train.config import build_config, to_document
+from train.config import to_document
 from train.deploy import export as export_room
 from train.deploy.export import METADATA_FILE, TOLERANCE, differences, run_onnx, run_pt2
 from train.deploy.inference import InferenceModel, load_inference_model
 from train.engine.checkpoint import build_network, load_checkpoint, network_facts, save_checkpoint
 from train.engine.objective import Objective
+from train.presets import build_config
 from train.tasks.box_grid import boxes_of_grid
 
 SIZE = 256

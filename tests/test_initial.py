@@ -16,9 +16,10 @@ from models.singletask import build_singletask
 from shards.classes import BOX_CLASSES, SEGMENTATION_CLASSES
 from tests.tiny_shards import ALL, write_tiny_shards
 from train.cli import train
-from train.config import ConfigError, build_config, to_document
+from train.config import ConfigError, to_document
 from train.engine.checkpoint import Checkpoint, load_checkpoint, network_facts, save_checkpoint
 from train.engine.initial_weights import find_start, take_over
+from train.presets import build_config
 
 SMALL = {"size": 256, "backbone": "resnet18", "width": 0.1, "norm": "group"}
 

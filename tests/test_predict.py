@@ -23,12 +23,12 @@ from shards.reader import ShardSet
 from tests.test_export import write_checkpoint
 from tests.tiny_shards import write_tiny_shards
 from train.cli import predict
-from train.data.stream import Stopped
 from train.deploy.inference import load_inference_model
 from train.deploy.inputs import Frame, find_sources, read_image
 from train.deploy.predictor import Prediction, Predictor, predict_frames
 from train.deploy.undistort import Lens, Lenses, camera_of
 from train.engine.checkpoint import load_checkpoint
+from train.stop import Stopped
 from train.tasks.box_grid import detections
 from train.tasks.path_overlay import CAR_WIDTH_M, STEERING_RATIO, WAY_M, WHEELBASE_M, draw_way, way, wheel_tracks
 

@@ -10,9 +10,9 @@ import pytest
 from shards.manifest import Member, Sample
 from shards.reader import SampleRef
 from shards.schema import TASKS
-from train.config import build_config
 from train.data.order import epoch_order
 from train.data.regimes import choose_samples, keep_labels, plan_warnings
+from train.presets import build_config
 
 MEMBER_OF = {"image": "image.jpg", "steering": "steering.json", "segmentation": "segmentation.png",
              "boxes": "boxes.npy", "depth": "depth.png"}  # fmt: skip

@@ -13,12 +13,13 @@ from torch import nn
 from tests.made_up import CONTEXT, SIZE, MadeUp, items_of, objective_of
 from tests.plain_loop import PlainLoop
 from tests.toy import ToyNet
-from train.config import RunConfig, build_config
+from train.config import RunConfig
 from train.data.order import Item, SampleRequest
 from train.data.plan import plan_items
 from train.data.regimes import epoch_groups
 from train.engine.objective import Objective
 from train.engine.step import Steps
+from train.presets import build_config
 
 RATES = {"shared": 1e-3, "steering": 1e-3, "segmentation": 1e-3, "boxes": 1e-3, "depth": 1e-3}
 ODDS = {

@@ -21,7 +21,8 @@ from tests.tiny_shards import ALL, grid_of, steering_of, write_tiny_shards
 from train.data import batch as batch_room
 from train.data.batch import BufferPool
 from train.data.order import SampleRequest, cut_batches, epoch_order, group_reads, label_reads
-from train.data.stream import Batch, Stopped, Stream, worker_count
+from train.data.stream import Batch, Stream, worker_count
+from train.stop import Stopped
 from train.tasks.steering import last_angles as steering_target
 
 

@@ -11,10 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.tiny_shards import ALL, write_tiny_shards
 from tests.toy import ToyNet
-from train.config import build_config
 from train.engine import loop
 from train.engine import run as run_room
 from train.engine.run import prepare
+from train.presets import build_config
 from train.report.tensorboard import Watch
 from train.run_folder import EVENTS
 

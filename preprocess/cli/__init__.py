@@ -11,7 +11,7 @@ def main() -> None:
     """The console script."""
     catch_signals()
     try:
-        from preprocess.cli.commands import main as commands  # noqa: PLC0415 - loads the libraries
+        from preprocess.cli.commands import main as commands
     except KeyboardInterrupt:
         sys.stderr.write("a2d2-prep: stopped before anything was begun\n")
         sys.exit(EXIT_STOPPED)

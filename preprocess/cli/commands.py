@@ -248,7 +248,7 @@ def rules(rules: Any, shards: Path | None, as_json: bool) -> None:
 @WORKERS
 def synth(out: Path, scenes: int, frames: int, seed: int, workers: int) -> None:
     """Write a small synthetic A2D2 into OUT: the same tars, names, keys and dtypes, a drawn world."""
-    from synth.dataset import write_dataset  # noqa: PLC0415 - a fixture, which no other command loads
+    from synth.dataset import write_dataset
 
     with Progress(scenes * frames, "frames") as progress:
         done = 0

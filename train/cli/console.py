@@ -9,16 +9,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import click
-import torch
 from tqdm import tqdm
 
-from train.config import ConfigError
-from train.data.stream import Stopped
+from train.config import ConfigError, Device
+from train.stop import Stopped
 
 HELP = {"help_option_names": ["-h", "--help"]}
+device_option = click.option(
+    "--device", type=click.Choice(get_args(Device)), default="auto", show_default=True, help="auto: a GPU, if any."
+)
 STOPPED = 75  # exit code: stopped by a signal with the work kept
 _OPTION_COLUMN = 25  # characters before what an option does
 _LINE_EVERY_S = 10.0  # in a batch log, where there is no bar
@@ -133,14 +135,15 @@ def exit_codes(command: str, kept: str) -> Iterator[None]:
         end(2, f"{command}: {error}")
     except Stopped:
         end(STOPPED, f"{command}: stopped by a signal; {kept}")
-    except torch.OutOfMemoryError:
-        end(
-            1,
-            f"{command}: the GPU's memory is not enough: lower --micro-batch (training) or --batch-size "
-            "(validation) first, which change no result; else --width, --precision bf16, or smaller samples",
-        )
     except RuntimeError as error:
-        if type(error).__module__ not in ("torch._dynamo.exc", "torch._inductor.exc"):
+        kind = type(error)
+        if kind.__name__ == "OutOfMemoryError":  # torch's, named so that this module need not load torch
+            end(
+                1,
+                f"{command}: the GPU's memory is not enough: lower --micro-batch (training) or --batch-size "
+                "(validation) first, which change no result; else --width, --precision bf16, or smaller samples",
+            )
+        if kind.__module__ not in ("torch._dynamo.exc", "torch._inductor.exc"):
             raise
         end(1, f"{command}: torch.compile failed, leave out --compile: {str(error).strip().splitlines()[0]}")
     except (ValueError, OSError) as error:

@@ -9,10 +9,8 @@ import orjson
 
 from shards.schema import SPLITS
 from shards.writer import write_whole
-from train.cli.console import HELP, Console, exit_codes, stop_signals
-from train.config import DEVICES
+from train.cli.console import HELP, Console, device_option, exit_codes, stop_signals
 from train.data.grouping import GROUPINGS
-from train.engine.outcome import evaluate_checkpoint, say_result
 
 
 @click.command(context_settings=HELP)
@@ -22,7 +20,7 @@ from train.engine.outcome import evaluate_checkpoint, say_result
 @click.option("--split", type=click.Choice(SPLITS), default="val", show_default=True,
               help="Measured on; constants come from train.")  # fmt: skip
 @click.option("--by", type=click.Choice(tuple(GROUPINGS)), help="The same table for each camera or scene too.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="auto: a GPU, if any.")
+@device_option
 @click.option("--workers", type=click.IntRange(min=-1), default=-1, help="Reading threads [default: as amtl-train].")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result there too.")
 def main(
@@ -32,6 +30,8 @@ def main(
 
     On val, a model card is written beside CHECKPOINT: model-card.md for best.pt.
     """
+    from train.engine.outcome import evaluate_checkpoint, say_result
+
     with exit_codes("amtl-eval", "nothing was written"), stop_signals() as stopping:
         console = Console()
         try:

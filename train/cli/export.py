@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from shards.schema import TASKS
 from train.cli.console import HELP, Console, exit_codes
-from train.deploy.export import FORMATS, check_extra, write_export
-from train.deploy.inference import describe, load_inference_model, outputs_of
-from train.engine.checkpoint import load_checkpoint
+from train.config import ExportFormat
 
 
 def task_list(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -34,7 +33,7 @@ def batch_size(context: click.Context, parameter: click.Parameter, value: str) -
 
 @click.command(context_settings=HELP)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--format", "file_format", type=click.Choice(FORMATS), default="onnx", show_default=True,
+@click.option("--format", "file_format", type=click.Choice(get_args(ExportFormat)), default="onnx", show_default=True,
               help="onnx needs the extra export.")  # fmt: skip
 @click.option(
     "--tasks", callback=task_list, metavar="TASK,...", help="Heads to export [default: all that are trained]."
@@ -51,6 +50,10 @@ def main(
     Input: `images`, uint8 RGB (batch, S, S, 3), S the size of the training samples; normalisation is inside. Outputs:
     degrees of the wheel, class ids, boxes in pixels with class scores before NMS, metres. The file's metadata says it.
     """
+    from train.deploy.export import check_extra, write_export
+    from train.deploy.inference import describe, load_inference_model, outputs_of
+    from train.engine.checkpoint import load_checkpoint
+
     with exit_codes("amtl-export", "nothing was written"):
         check_extra(file_format)
         loaded = load_checkpoint(checkpoint)

@@ -11,8 +11,7 @@ import click
 from shards.codec import decode_json
 from shards.geometry import Calibration, parse_calibrations
 from shards.schema import SPLITS
-from train.cli.console import HELP, Console, exit_codes, stop_signals
-from train.config import DEVICES
+from train.cli.console import HELP, Console, device_option, exit_codes, stop_signals
 from train.data.stream import worker_count
 from train.deploy.inputs import Frame, ShardSplit, Source, find_sources
 from train.deploy.output_folder import ARRAYS, PICTURES, RECORD, VALUES, Room
@@ -50,7 +49,7 @@ def read_calibrations(context: click.Context, parameter: click.Parameter, value:
 @click.option("--split", type=click.Choice(SPLITS), default="val", show_default=True, help="Of shards.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True,
               help="Images that go through the network together.")  # fmt: skip
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="auto: a GPU, if any.")
+@device_option
 @click.option("--workers", type=click.IntRange(min=-1), default=-1,
               help="Threads that read and write [default: 1 on a CPU, up to 8 beside a GPU].")  # fmt: skip
 def main(

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
-from models.backbone import BACKBONES, NORMS
 from shards.schema import TASKS
 from train.cli.console import HELP, Console, Grouped, exit_codes, stop_signals
 from train.config import (
-    BALANCES,
-    DEVICES,
     MODES,
-    NETWORKS,
-    ORDERS,
-    PRECISIONS,
+    Backbone,
+    BalanceMethod,
     ConfigError,
+    Device,
     Document,
+    NetworkName,
+    Norm,
+    Order,
+    Precision,
     RunConfig,
-    build_config,
-    load_document,
-    merge,
 )
-from train.engine.balance import coefficients_from as find_coefficients
-from train.engine.distributed import joined_ranks
-from train.engine.loop import train as train_run
-from train.engine.outcome import finish
-from train.engine.run import Run, prepare
 from train.run_folder import CONFIG_FILE
 
 
@@ -74,24 +67,26 @@ GROUPS = {  # of --help
 @click.option("--resume", is_flag=True, help="go on with the run in --out")
 @click.option("--epochs", type=int, metavar="N", help="[10 in mode asymmetric, else 40]")
 @click.option("--seed", type=int, metavar="N", help="decides first weights and the order of items [0]")
-@click.option("--device", type=click.Choice(DEVICES), metavar="NAME", help="auto, cpu or cuda [auto: a GPU if any]")
+@click.option(
+    "--device", type=click.Choice(get_args(Device)), metavar="NAME", help="auto, cpu or cuda [auto: a GPU if any]"
+)
 @click.option("--workers", type=int, metavar="N", help="reading threads [CPU: none, GPU: up to 8]")
 @click.option("--best", metavar="METRIC", help='best.pt by the val loss, or as "boxes mAP50" [loss]')
 @click.option("--wandb", metavar="PROJECT", help="follow it with Weights & Biases too (extra wandb)")
-@click.option("--network", "network__name", type=click.Choice(NETWORKS), metavar="NAME",
+@click.option("--network", "network__name", type=click.Choice(get_args(NetworkName)), metavar="NAME",
               help="mtl, or the task's own: stl [single: stl, else mtl]")  # fmt: skip
-@click.option("--backbone", "network__backbone", type=click.Choice(BACKBONES), metavar="NAME",
+@click.option("--backbone", "network__backbone", type=click.Choice(get_args(Backbone)), metavar="NAME",
               help="of mtl: resnet50 or resnet18 [resnet50]")  # fmt: skip
 @click.option("--width", "network__width", type=float, metavar="X", help="scales the channels of neck and heads [1]")
-@click.option("--norm", "network__norm", type=click.Choice(("auto", *NORMS)), metavar="NAME",
+@click.option("--norm", "network__norm", type=click.Choice(get_args(Norm)), metavar="NAME",
               help="frozen, group, sample, batch [auto: by --weights]")  # fmt: skip
-@click.option("--precision", type=click.Choice(PRECISIONS), metavar="NAME", help="fp32 or bf16 [fp32]")
+@click.option("--precision", type=click.Choice(get_args(Precision)), metavar="NAME", help="fp32 or bf16 [fp32]")
 @click.option("--compile", is_flag=True, default=None, help="torch.compile: slower to start, faster on a GPU")
 @click.option(
     "--weights", "network__weights", metavar="FILE", help="the backbone's: auto (ImageNet), none, FILE [auto]"
 )
 @click.option("--init-from", metavar="CHECKPOINT", help="start with its weights, as far as they fit")
-@click.option("--order", "stream__order", type=click.Choice(ORDERS), metavar="NAME",
+@click.option("--order", "stream__order", type=click.Choice(get_args(Order)), metavar="NAME",
               help="items, or samples: images' labels together [items]")  # fmt: skip
 @click.option("--shuffle-shards", "stream__shuffle_shards", type=int, metavar="N",
               help="shards that a block of the shuffle spans [0: all]")  # fmt: skip
@@ -117,7 +112,7 @@ GROUPS = {  # of --help
 )
 @click.option("--coefficients-from", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
               help="each the val loss of a single-task run")  # fmt: skip
-@click.option("--balance", "balance__method", type=click.Choice(BALANCES), metavar="NAME",
+@click.option("--balance", "balance__method", type=click.Choice(get_args(BalanceMethod)), metavar="NAME",
               help="fixed, epoch, uncertainty or pcgrad [fixed]")  # fmt: skip
 def main(config_name: str | None, resume: bool, coefficients_from: tuple[Path, ...], **options: Any) -> None:
     """Train on shards. Options at length: docs/commands.md; many GPUs: docs/hpc.md.
@@ -125,35 +120,59 @@ def main(config_name: str | None, resume: bool, coefficients_from: tuple[Path, .
     A stop (Ctrl-C, SIGTERM, SIGUSR1) keeps the work and exits with 75; --resume goes on.
     """
     with exit_codes("amtl-train", "the same command with --resume goes on"), stop_signals() as stopping:
-        options["coefficient"] = {**find_coefficients(coefficients_from), **options["coefficient"]}
-        config = read_config(options, config_name, resume)
-        lacking = sorted(set(config.coefficient or TASKS) - set(options["coefficient"])) if coefficients_from else []
-        if config.mode == "single" and coefficients_from:
-            raise ConfigError("--coefficients-from balances tasks, and mode single has one")
-        if lacking:
-            raise ConfigError(
-                f"--coefficients-from needs a run of every task, got none of {', '.join(lacking)}: "
-                f"name one, or give --coefficient {lacking[0]}=X"
-            )
-        with joined_ranks(config.device) as ranks:
-            console = Console(quiet=not ranks.first)
-            if coefficients_from and config.coefficient:
-                divisors = ", ".join(f"{task} {divisor:.4g}" for task, divisor in config.coefficient.items())
-                console.say(f"each loss is divided by its coefficient: {divisors}")
-            run: Run | None = None
-            try:
-                run = prepare(config, resume=resume, stopping=stopping, reporter=console, ranks=ranks)
-                train_run(run, console)
-                if ranks.first:
-                    finish(run, console)
-            finally:
-                console.close()
-                if run is not None:
-                    run.close()
+        config = config_of_options(options, config_name, resume, coefficients_from)
+        run_training(config, resume=resume, stopping=stopping, divisors_found=bool(coefficients_from))
+
+
+def run_training(config: RunConfig, *, resume: bool, stopping: Callable[[], bool], divisors_found: bool) -> None:
+    """Train, measure and report, on this rank."""
+    from train.engine.distributed import joined_ranks
+    from train.engine.loop import train
+    from train.engine.outcome import finish
+    from train.engine.run import Run, prepare
+
+    with joined_ranks(config.device) as ranks:
+        console = Console(quiet=not ranks.first)
+        if divisors_found:
+            divisors = ", ".join(f"{task} {divisor:.4g}" for task, divisor in config.coefficient.items())
+            console.say(f"each loss is divided by its coefficient: {divisors}")
+        run: Run | None = None
+        try:
+            run = prepare(config, resume=resume, stopping=stopping, reporter=console, ranks=ranks)
+            train(run, console)
+            if ranks.first:
+                finish(run, console)
+        finally:
+            console.close()
+            if run is not None:
+                run.close()
+
+
+def config_of_options(
+    options: Document, config_name: str | None, resume: bool, coefficients_from: tuple[Path, ...]
+) -> RunConfig:
+    """Return the run's config; coefficients come from single-task runs where these are named."""
+    from train.engine.balance import coefficients_from as find_coefficients
+
+    options["coefficient"] = {**find_coefficients(coefficients_from), **options["coefficient"]}
+    config = read_config(options, config_name, resume)
+    if not coefficients_from:
+        return config
+    if config.mode == "single":
+        raise ConfigError("--coefficients-from balances tasks, and mode single has one")
+    lacking = sorted(set(config.coefficient) - set(options["coefficient"]))
+    if lacking:
+        raise ConfigError(
+            f"--coefficients-from needs a run of every task, got none of {', '.join(lacking)}: "
+            f"name one, or give --coefficient {lacking[0]}=X"
+        )
+    return config
 
 
 def read_config(options: Document, config_name: str | None, resume: bool) -> RunConfig:
-    """Options over --config over, with --resume, the run folder's own config, where `auto` was already settled."""
+    """Return options over --config over, with --resume, the run folder's own config, where `auto` is settled."""
+    from train.presets import build_config, load_document, merge
+
     given = merge(load_document(config_name) if config_name else {}, nest(options))
     folder = given.get("out") or (f"runs/{given['mode']}" if given.get("mode") in MODES else None)
     if not resume or not isinstance(folder, str) or not (Path(folder) / CONFIG_FILE).is_file():
@@ -169,6 +188,8 @@ def read_config(options: Document, config_name: str | None, resume: bool) -> Run
 
 def nest(options: Document) -> Document:
     """`network__norm` -> the key `norm` of table `network`; options that were not given are left out."""
+    from train.presets import merge
+
     document: Document = {}
     for name, value in options.items():
         if value is not None and value != {}:

@@ -23,14 +23,9 @@ from train.config import AugmentConfig
 from train.data.augment import draw_change
 from train.data.batch import Batch, BufferPool, PendingBatch, StoredShapes
 from train.data.order import SampleRequest
-
-__all__ = ["Batch", "Stopped", "Stream", "worker_count"]
+from train.stop import Stopped
 
 _CPU = torch.device("cpu")
-
-
-class Stopped(Exception):
-    """A signal asked the run to stop; what was done so far is kept."""
 
 
 class Stream:

@@ -15,7 +15,6 @@ from torch.export import Dim, ExportedProgram
 from shards.writer import PARTIAL
 from train.deploy.inference import INPUT, InferenceModel
 
-FORMATS = ("onnx", "pt2")
 METADATA_FILE = "metadata.json"  # inside a pt2 file
 _NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": ()}  # libraries of the extra `export`
 TOLERANCE = 1e-4  # of an output's range

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from models.backbone import IMAGE_MEAN, IMAGE_STD
 from models.multitask import MultiTaskNet
 from shards.schema import TASKS
-from train.config import Document, RunConfig, build_config
+from train.config import Document, RunConfig
 from train.engine.checkpoint import Checkpoint, build_network, task_context
+from train.presets import build_config
 from train.tasks import DEFINITIONS
 from train.tasks.definition import Output, TaskContext
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from shards.draw import Picture
-from train.data.stream import Stopped
 from train.deploy.inference import load_inference_model
 from train.deploy.inputs import Frame, Source, jobs_of
 from train.engine.checkpoint import Checkpoint, check_classes, load_checkpoint
+from train.stop import Stopped
 from train.tasks import DEFINITIONS
 
 _Item = TypeVar("_Item")

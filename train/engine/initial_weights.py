@@ -79,7 +79,8 @@ def find_pretrained(config: RunConfig, reporter: Sayer) -> tuple[dict[str, Tenso
     """
     asked = config.network.weights
     if config.network.name == "mtl":
-        part, name = f"backbone {config.network.backbone}", config.network.backbone
+        name: str = config.network.backbone
+        part = f"backbone {name}"
     elif config.task == "depth":
         part, name = f"encoder {DENSENET}", DENSENET
     else:

@@ -15,7 +15,7 @@ from shards.schema import TASKS
 from shards.writer import write_whole
 from train.data.plan import Group, rest_of, share_of
 from train.data.regimes import epoch_groups, epoch_items
-from train.data.stream import Batch, Stopped
+from train.data.stream import Batch
 from train.engine.checkpoint import better_than
 from train.engine.evaluate import Evaluation, evaluate
 from train.engine.run import Progress, Reporter, Run, run_baselines
@@ -23,6 +23,7 @@ from train.report.pictures import draw_samples
 from train.report.tensorboard import Watch
 from train.report.text import epoch_lines
 from train.run_folder import BEST, LAST, METRICS_FILE, metrics_lines
+from train.stop import Stopped
 
 
 def train(run: Run, reporter: Reporter) -> None:

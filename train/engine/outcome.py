@@ -15,7 +15,7 @@ import torch
 from models.cost import forward_gmac, parameter_counts
 from shards.reader import ShardSet
 from shards.writer import write_whole
-from train.config import RunConfig, build_config
+from train.config import RunConfig
 from train.data.grouping import GROUPINGS, WHOLE
 from train.engine.baselines import score_groups
 from train.engine.checkpoint import Checkpoint, build_network, check_data, load_checkpoint
@@ -30,6 +30,7 @@ from train.engine.run import (
     open_shards,
     open_stream,
 )
+from train.presets import build_config
 from train.report.model_card import write_card
 from train.report.pictures import draw_curves, draw_samples
 from train.report.text import counts_line, result_text

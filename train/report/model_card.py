@@ -8,8 +8,9 @@ from typing import Any
 
 from shards.schema import LABELS
 from shards.writer import write_whole
-from train.config import RunConfig, build_config, dump_toml
+from train.config import RunConfig, dump_toml
 from train.engine.checkpoint import Checkpoint
+from train.presets import build_config
 from train.report.text import best_constant, counts_line, number
 from train.run_folder import BEST, CARD_FILE
 
