@@ -32,9 +32,9 @@ from shards.schema import TASKS
 from tests.made_up import CONTEXT, MadeUp, items_of
 from tests.plain_loop import PlainLoop
 from train.data.order import Item, SampleRequest
-from train.data.regimes import epoch_groups
+from train.data.regimes import plan_epoch
 from train.engine.objective import Objective
-from train.engine.step import Steps
+from train.engine.step import TrainingStep
 from train.presets import build_config
 
 Way = Callable[[], None]
@@ -100,10 +100,10 @@ def plain(objective: Objective, data: MadeUp, items: list[Item], *, all_heads: b
 def planned(objective: Objective, data: MadeUp, items: list[Item], micro_batch: int) -> Way:
     """Groups, as amtl-train forms them."""
     config = build_config({"mode": "asymmetric", "stream": {"micro_batch": micro_batch}, "measure_every": 0})
-    steps = Steps(config, objective)
+    steps = TrainingStep(config, objective)
 
     def run() -> None:
-        for group in epoch_groups(config, items, steps.counters):
+        for group in plan_epoch(config, items, steps.counters):
             steps.run(group, data.batch(group.reads).to(objective.device), "benchmark")
         steps.losses()
 

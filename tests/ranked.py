@@ -17,10 +17,10 @@ from tests.made_up import SIZE, MadeUp, items_of, objective_of
 from tests.toy import ToyNet
 from train.config import RunConfig
 from train.data.order import group_reads
-from train.data.plan import Group, plan_batches, share_of
-from train.data.regimes import epoch_groups
-from train.engine.distributed import Ranks, joined_ranks
-from train.engine.step import Steps
+from train.data.plan import MicroBatch, plan_batches, share_of_rank
+from train.data.regimes import plan_epoch
+from train.engine.distributed import ProcessGroup, process_group
+from train.engine.step import TrainingStep
 from train.presets import build_config
 
 PARTS = ("shared", *TASKS)
@@ -44,47 +44,47 @@ def config_of(case: str) -> RunConfig:
     return build_config({"learning_rate": rates, "threshold": THRESHOLDS}, CASES[case][0])
 
 
-def groups_of(config: RunConfig, steps: Steps) -> list[Group]:
+def groups_of(config: RunConfig, steps: TrainingStep) -> list[MicroBatch]:
     items = sorted(items_of(90, len(DATA.images), dict.fromkeys(config.tasks, 1.0)), key=lambda item: item.sample % 5)
     if config.mode == "asymmetric":
-        return epoch_groups(config, items, steps.counters)
+        return plan_epoch(config, items, steps.counters)
     reads = group_reads(list(dict.fromkeys(sorted(items, key=lambda item: item.sample))), together=True)
     return plan_batches(reads, config.stream.batch_size, config.stream.micro_batch)
 
 
-def steps_of(case: str, ranks: Ranks) -> Steps:
+def steps_of(case: str, ranks: ProcessGroup) -> TrainingStep:
     torch.manual_seed(0)
     config = config_of(case)
-    return Steps(
+    return TrainingStep(
         config, objective_of(ToyNet(config.tasks, size=SIZE, channels=32, norm=CASES[case][1]).double()), ranks
     )
 
 
-def train(steps: Steps, groups: list[Group], ranks: Ranks) -> None:
+def train(steps: TrainingStep, groups: list[MicroBatch], ranks: ProcessGroup) -> None:
     steps.objective.network.train()
     for group in groups:
-        share = share_of(group, ranks.rank, ranks.count)
+        share = share_of_rank(group, ranks.rank, ranks.size)
         steps.run(share, DATA.batch(share.reads) if share.reads else None, "here")
     steps.losses()
 
 
-def states(case: str, ranks: Ranks) -> Iterator[dict[str, Any]]:
+def states(case: str, ranks: ProcessGroup) -> Iterator[dict[str, Any]]:
     """Weights and all else in the middle, where gradients are pending, and at the end."""
     steps = steps_of(case, ranks)
     groups = groups_of(config_of(case), steps)
     for part in (groups[:4], groups[4:]):
         train(steps, part, ranks)
-        steps.settle()
+        steps.gather_pending()
         yield copy.deepcopy({"weights": steps.objective.network.state_dict(), "steps": steps.state_dict()})
 
 
 def main(out: str, victim: str = "") -> None:
     torch.set_num_threads(1)
-    with joined_ranks("cpu") as ranks:
+    with process_group("cpu") as ranks:
         if victim == str(ranks.rank):
             os.kill(os.getpid(), signal.SIGKILL)
         found = {case: list(states(case, ranks)) for case in CASES}
-        if ranks.first:
+        if ranks.is_main:
             torch.save(found, Path(out))
 
 

@@ -13,9 +13,9 @@ import torch
 from tests.made_up import SIZE, MadeUp, items_of, objective_of
 from tests.toy import ToyNet
 from train.config import BalanceConfig
-from train.data.regimes import epoch_groups
+from train.data.regimes import plan_epoch
 from train.engine.balance import Balance, coefficients_from, pcgrad_weights
-from train.engine.step import Steps
+from train.engine.step import TrainingStep
 from train.presets import build_config
 
 CPU = torch.device("cpu")
@@ -65,9 +65,9 @@ def test_learnt_coefficients_follow_the_losses_in_training() -> None:
         "threshold": {"shared": 8, "steering": 4, "boxes": 4},
         "balance": {"method": "uncertainty", "learning_rate": 0.1},
     })  # fmt: skip
-    steps = Steps(config, objective_of(ToyNet(size=SIZE)))
+    steps = TrainingStep(config, objective_of(ToyNet(size=SIZE)))
     data, losses = MadeUp(4), {}
-    for group in epoch_groups(config, items_of(1500, 4, {"steering": 5, "boxes": 1}), steps.counters):
+    for group in plan_epoch(config, items_of(1500, 4, {"steering": 5, "boxes": 1}), steps.counters):
         steps.run(group, data.batch(group.reads), "here")
         for task, values in steps.losses().items():
             losses.setdefault(task, []).extend(values)
@@ -116,27 +116,27 @@ def test_conflicting_tasks_move_the_shared_part_as_projected() -> None:
     config = build_config({"mode": "asymmetric", "balance": {"method": "pcgrad"}, "measure_every": 1,
                            "threshold": {"shared": 12}})  # fmt: skip
     network = ToyNet(size=SIZE).double()
-    steps, data = Steps(config, objective_of(network)), MadeUp(6)
-    groups = epoch_groups(config, items_of(12, 6, dict.fromkeys(("steering", "boxes", "depth"), 1.0)), steps.counters)
+    steps, data = TrainingStep(config, objective_of(network)), MadeUp(6)
+    groups = plan_epoch(config, items_of(12, 6, dict.fromkeys(("steering", "boxes", "depth"), 1.0)), steps.counters)
     for group in groups[:-1]:
         steps.run(group, data.batch(group.reads), "here")
     assert not groups[-2].steps
-    held = {task: dict(gradients) for task, gradients in steps.apart.held.items()}
+    held = {task: dict(gradients) for task, gradients in steps.shared.gradients.held.items()}
     assert len(held) == 2, "the last group brings the third task"
     seen = {}
-    original = steps.whole.optimizer.step
+    original = steps.outer.optimizer.step
 
     def watched() -> None:
-        seen.update({name: value.grad.clone() for name, value in steps.whole.parameters.items()})
+        seen.update({name: value.grad.clone() for name, value in steps.outer.parameters.items()})
         original()
 
-    steps.whole.optimizer.step = watched
+    steps.outer.optimizer.step = watched
     steps.run(groups[-1], data.batch(groups[-1].reads), "here")
-    assert any(cosine < 0 for cosine in steps.agreement["cosines"].values()), "the problem has a conflict"
+    assert any(cosine < 0 for cosine in steps.shared.agreement["cosines"].values()), "the problem has a conflict"
     lengths = {task: math.hypot(*(value.norm().item() for value in parts.values())) for task, parts in held.items()}
     for task, length in lengths.items():
-        assert steps.agreement["norms"][task] == pytest.approx(length)
-    assert steps.apart.held == {}
+        assert steps.shared.agreement["norms"][task] == pytest.approx(length)
+    assert steps.shared.gradients.held == {}
     assert set(seen) == {"0.weight", "0.bias"}
 
 

@@ -9,7 +9,7 @@ import pytest
 from shards.schema import TASKS
 from tests.made_up import items_of
 from train.data.order import Item, SampleRequest
-from train.data.plan import ELSEWHERE, Group, plan_batches, plan_items, rest_of, share_of
+from train.data.plan import ELSEWHERE, MicroBatch, plan_batches, plan_items, remaining, share_of_rank
 
 THESIS = {"shared": 48, "steering": 24, "segmentation": 32, "boxes": 16, "depth": 16}
 EVEN = dict.fromkeys(TASKS, 1.0)
@@ -19,7 +19,7 @@ def zeros() -> dict[str, int]:
     return dict.fromkeys(THESIS, 0)
 
 
-def items_in(group: Group) -> list[Item]:
+def items_in(group: MicroBatch) -> list[Item]:
     """The items of a group, from its segments."""
     return [Item(group.reads[row].sample, segment.task) for segment in group.segments for row in segment.rows]
 
@@ -72,11 +72,11 @@ def test_a_label_s_place_counts_the_images_that_have_one() -> None:
 @pytest.mark.parametrize("cut", [0, 1, 4, 9])
 def test_the_rest_of_an_epoch_is_planned_as_the_whole_was(cut: int) -> None:
     groups = plan_items(items_of(100, 30, EVEN), THESIS, zeros(), 8, by_task=True)
-    assert rest_of(groups, sum(group.items for group in groups[:cut])) == groups[cut:]
-    assert rest_of(groups, 100) == []
+    assert remaining(groups, sum(group.items for group in groups[:cut])) == groups[cut:]
+    assert remaining(groups, 100) == []
     for items in (1, 101):
         with pytest.raises(ValueError, match=f"go on where a group ended, got {items} items"):
-            rest_of(groups, items)
+            remaining(groups, items)
 
 
 def test_batches_step_once_each_and_share_by_the_labels_they_hold() -> None:
@@ -96,7 +96,7 @@ def test_batches_step_once_each_and_share_by_the_labels_they_hold() -> None:
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
 def test_ranks_share_a_group_and_step_together(ranks: int) -> None:
     for group in plan_items(items_of(150, 30, EVEN), THESIS, zeros(), 8):
-        shares = [share_of(group, rank, ranks) for rank in range(ranks)]
+        shares = [share_of_rank(group, rank, ranks) for rank in range(ranks)]
         assert sum((share.reads for share in shares), ()) == group.reads
         assert max(len(share.reads) for share in shares) - min(len(share.reads) for share in shares) <= 1
         assert sum((Counter(items_in(share)) for share in shares), Counter()) == Counter(items_in(group))

@@ -17,7 +17,7 @@ import torch
 from tests import ranked
 from tests.tiny_shards import TRAIN, write_tiny_shards
 from train.engine.checkpoint import load_checkpoint
-from train.engine.distributed import Ranks
+from train.engine.distributed import ProcessGroup, local_device
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,18 +53,18 @@ def assert_close(first: Any, second: Any, where: str = "") -> None:
 
 @pytest.mark.parametrize("case", ranked.CASES)
 def test_two_processes_give_the_weights_of_one(case: str, of_two: dict[str, Any]) -> None:
-    for theirs, ours in zip(of_two[case], ranked.states(case, Ranks()), strict=True):
+    for theirs, ours in zip(of_two[case], ranked.states(case, ProcessGroup()), strict=True):
         assert_close(theirs, ours)
 
 
 @pytest.mark.parametrize("case", ranked.CASES)
 def test_one_process_goes_on_where_two_stopped(case: str, of_two: dict[str, Any]) -> None:
     middle, end = of_two[case]
-    steps = ranked.steps_of(case, Ranks())
+    steps = ranked.steps_of(case, ProcessGroup())
     groups = ranked.groups_of(ranked.config_of(case), steps)
     steps.objective.network.load_state_dict(middle["weights"])
     steps.load_state_dict(middle["steps"])
-    ranked.train(steps, groups[4:], Ranks())
+    ranked.train(steps, groups[4:], ProcessGroup())
     assert_close({"weights": steps.objective.network.state_dict(), "steps": steps.state_dict()}, end)
 
 
@@ -127,3 +127,12 @@ def test_a_signal_to_one_process_stops_all_with_the_work_kept(tmp_path: Path) ->
             process.kill()
     assert [process.returncode for process in processes] == [75, 75], ends
     assert load_checkpoint(tmp_path / "run" / "last.pt")["progress"]["total_items"] > 0
+
+
+@pytest.mark.parametrize(
+    ("local_rank", "visible", "device"),
+    [(0, 4, 0), (3, 4, 3), (3, 1, 0), (0, 1, 0)],
+    ids=["first", "fourth", "each rank sees its own GPU alone", "one of one"],
+)
+def test_a_rank_finds_its_gpu_however_the_launcher_shows_them(local_rank: int, visible: int, device: int) -> None:
+    assert local_device(local_rank, visible) == device

@@ -16,9 +16,9 @@ from tests.toy import ToyNet
 from train.config import RunConfig
 from train.data.order import Item, SampleRequest
 from train.data.plan import plan_items
-from train.data.regimes import epoch_groups
+from train.data.regimes import plan_epoch
 from train.engine.objective import Objective
-from train.engine.step import Steps
+from train.engine.step import TrainingStep
 from train.presets import build_config
 
 RATES = {"shared": 1e-3, "steering": 1e-3, "segmentation": 1e-3, "boxes": 1e-3, "depth": 1e-3}
@@ -47,13 +47,13 @@ def config_of(**changes: Any) -> RunConfig:
     return build_config({"mode": "asymmetric", "learning_rate": RATES, **changes})
 
 
-def planned(net: ToyNet, items: list[Item], config: RunConfig, epochs: int = 1) -> Steps:
+def planned(net: ToyNet, items: list[Item], config: RunConfig, epochs: int = 1) -> TrainingStep:
     """Train on the items in groups, in as many calls as there are epochs."""
-    steps = Steps(config, objective_of(net))
+    steps = TrainingStep(config, objective_of(net))
     net.train()
     per_epoch = -(-len(items) // epochs)
     for first in range(0, len(items), per_epoch):
-        for group in epoch_groups(config, items[first : first + per_epoch], steps.counters):
+        for group in plan_epoch(config, items[first : first + per_epoch], steps.counters):
             steps.run(group, DATA.batch(group.reads), "here")
     return steps
 
@@ -66,19 +66,23 @@ def plain(net: ToyNet, items: list[Item], config: RunConfig) -> PlainLoop:
     return loop
 
 
-def assert_same_network(steps: Steps, net: ToyNet, loop: PlainLoop, other: ToyNet, atol: float = 1e-12) -> None:
+def assert_same_network(steps: TrainingStep, net: ToyNet, loop: PlainLoop, other: ToyNet, atol: float = 1e-12) -> None:
     """Weights, buffers, optimizer states, counters and what is pending."""
     for (name, ours), theirs in zip(net.state_dict().items(), other.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
     for (name, ours), theirs in zip(net.named_parameters(), other.parameters(), strict=True):
-        apart = [held[name.removeprefix("shared.")] for held in steps.apart.held.values() if name.startswith("shared.")]
+        apart = [
+            held[name.removeprefix("shared.")]
+            for held in steps.shared.gradients.held.values()
+            if name.startswith("shared.")
+        ]
         pending = [gradient for gradient in (ours.grad, *apart) if gradient is not None]
         assert bool(pending) == (theirs.grad is not None), name
         if pending:
             torch.testing.assert_close(sum(pending), theirs.grad, rtol=0, atol=atol)
     assert (steps.counters, steps.updates) == (loop.counters, loop.updates)
     for part, optimizer in loop.optimizers.items():
-        mine = steps.parts[part].optimizer.state_dict()["state"]
+        mine = steps.parameter_groups[part].optimizer.state_dict()["state"]
         for number, state in optimizer.state_dict()["state"].items():
             for key in ("exp_avg", "exp_avg_sq", "step"):
                 torch.testing.assert_close(mine[number][key], state[key], rtol=0, atol=atol)
@@ -135,9 +139,9 @@ def test_gradients_kept_apart_by_task_add_up_to_the_same() -> None:
     ours, theirs = network_of(), network_of()
     steps = planned(ours, items, config_of(measure_every=2), epochs=2)
     assert_same_network(steps, ours, plain(theirs, items, config_of()), theirs)
-    assert set(steps.agreement["norms"]) == set(ODDS["thesis"])
-    assert len(steps.agreement["cosines"]) == 6
-    assert all(-1 <= cosine <= 1 for cosine in steps.agreement["cosines"].values())
+    assert set(steps.shared.agreement["norms"]) == set(ODDS["thesis"])
+    assert len(steps.shared.agreement["cosines"]) == 6
+    assert all(-1 <= cosine <= 1 for cosine in steps.shared.agreement["cosines"].values())
 
 
 def test_a_group_of_one_image_runs_the_shared_part_once() -> None:
@@ -174,20 +178,20 @@ def test_counters_as_in_figure_3_7() -> None:
 @pytest.mark.parametrize("method", ["fixed", "epoch", "uncertainty", "pcgrad"])
 def test_state_taken_into_new_objects_goes_on_bitwise(method: str, cut: int) -> None:
     config = config_of(balance={"method": method}, measure_every=3, threshold={"shared": 20, "depth": 3})
-    groups = epoch_groups(config, items_of(100, 12, ODDS["thesis"]), dict.fromkeys(RATES, 0))
+    groups = plan_epoch(config, items_of(100, 12, ODDS["thesis"]), dict.fromkeys(RATES, 0))
     whole = network_of()
-    uncut = Steps(config, objective_of(whole))
+    uncut = TrainingStep(config, objective_of(whole))
     for group in groups:
         uncut.run(group, DATA.batch(group.reads), "here")
 
     before = network_of()
-    first = Steps(config, objective_of(before))
+    first = TrainingStep(config, objective_of(before))
     for group in groups[:cut]:
         first.run(group, DATA.batch(group.reads), "here")
     kept, weights = copy.deepcopy(first.state_dict()), copy.deepcopy(before.state_dict())
     after = network_of(seed=1)
     after.load_state_dict(weights)
-    second = Steps(config, objective_of(after))
+    second = TrainingStep(config, objective_of(after))
     second.load_state_dict(kept)
     for group in groups[cut:]:
         second.run(group, DATA.batch(group.reads), "here")
@@ -219,9 +223,9 @@ def test_compiled_parts_train_the_same_weights(monkeypatch: pytest.MonkeyPatch) 
     nets = [network_of("sample"), network_of("sample")]
     for net, compiled in zip(nets, (False, True), strict=True):
         objective = Objective(net, device=torch.device("cpu"), normalise=False, context=CONTEXT, compiled=compiled)
-        steps = Steps(config, objective)
+        steps = TrainingStep(config, objective)
         net.train()
-        for group in epoch_groups(config, items, steps.counters):
+        for group in plan_epoch(config, items, steps.counters):
             steps.run(group, DATA.batch(group.reads), "here")
     for (name, plain), compiled in zip(nets[0].state_dict().items(), nets[1].state_dict().values(), strict=True):
         torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-9, msg=name)

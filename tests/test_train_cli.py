@@ -28,7 +28,7 @@ from train.engine import loop, outcome
 from train.engine import run as run_room
 from train.engine.checkpoint import load_checkpoint
 from train.engine.initial_weights import pretrained_part
-from train.engine.step import Steps
+from train.engine.step import TrainingStep
 
 SMALL = ("--backbone", "resnet18", "--width", "0.125", "--weights", "none", "--device", "cpu", "--batch-size", "2")
 LACKING = ((ALL, ("segmentation",), ("steering", "depth")),)  # 7 items, one sample with all four labels
@@ -222,16 +222,16 @@ def test_weights_that_cannot_be_had_are_said_and_recorded(
 def test_a_signal_keeps_the_work_and_the_same_command_goes_on(
     number: signal.Signals, tiny: Path, tmp_path: Path, toy_network: None, monkeypatch: pytest.MonkeyPatch
 ):
-    original = Steps.run
+    original = TrainingStep.run
     calls: list[str] = []
 
-    def signalled(self: Steps, group: Any, batch: Any, where: str) -> None:
+    def signalled(self: TrainingStep, group: Any, batch: Any, where: str) -> None:
         calls.append(where)
         if len(calls) == 3:
             os.kill(os.getpid(), number)
         original(self, group, batch, where)
 
-    monkeypatch.setattr(Steps, "run", signalled)
+    monkeypatch.setattr(TrainingStep, "run", signalled)
     handler = signal.getsignal(number)
     command = ("--mode", "asymmetric", "--shards", tiny, "--out", tmp_path / "run", "--epochs", 1, "--weights", "none",
                "--device", "cpu", "--micro-batch", 1)  # fmt: skip

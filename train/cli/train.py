@@ -126,13 +126,13 @@ def main(config_name: str | None, resume: bool, coefficients_from: tuple[Path, .
 
 def run_training(config: RunConfig, *, resume: bool, stopping: Callable[[], bool], divisors_found: bool) -> None:
     """Train, measure and report, on this rank."""
-    from train.engine.distributed import joined_ranks
+    from train.engine.distributed import process_group
     from train.engine.loop import train
     from train.engine.outcome import finish
     from train.engine.run import Run, prepare
 
-    with joined_ranks(config.device) as ranks:
-        console = Console(quiet=not ranks.first)
+    with process_group(config.device) as ranks:
+        console = Console(quiet=not ranks.is_main)
         if divisors_found:
             divisors = ", ".join(f"{task} {divisor:.4g}" for task, divisor in config.coefficient.items())
             console.say(f"each loss is divided by its coefficient: {divisors}")
@@ -140,7 +140,7 @@ def run_training(config: RunConfig, *, resume: bool, stopping: Callable[[], bool
         try:
             run = prepare(config, resume=resume, stopping=stopping, reporter=console, ranks=ranks)
             train(run, console)
-            if ranks.first:
+            if ranks.is_main:
                 finish(run, console)
         finally:
             console.close()

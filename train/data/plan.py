@@ -30,7 +30,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Group:
+class MicroBatch:
     """Items that go through the shared part together."""
 
     reads: tuple[SampleRequest, ...]  # one per image, however many of its labels are in the group
@@ -51,14 +51,14 @@ def plan_items(
     micro_batch: int,
     *,
     by_task: bool = False,
-) -> list[Group]:
+) -> list[MicroBatch]:
     """The asymmetric regime: groups of at most `micro_batch` images that no step of the shared part falls into.
 
     `counters`: items since the last step of each part, before the first item. `by_task` gives every group a single
     task, by sorting within the windows of the shared part, where order decides nothing.
     """
     counted = dict(counters)
-    groups: list[Group] = []
+    groups: list[MicroBatch] = []
     for window in _windows(items, thresholds[SHARED], counted[SHARED]):
         full = counted[SHARED] + len(window) == thresholds[SHARED]
         ordered = sorted(window, key=lambda item: TASKS.index(item.task)) if by_task else window
@@ -76,12 +76,12 @@ def plan_items(
     return groups
 
 
-def plan_batches(reads: Sequence[SampleRequest], batch_size: int, micro_batch: int) -> list[Group]:
+def plan_batches(reads: Sequence[SampleRequest], batch_size: int, micro_batch: int) -> list[MicroBatch]:
     """The other regimes: batches of `batch_size` images, each in groups of at most `micro_batch`; a step after each.
 
     A task's share is 1 / its labels in the batch: losses add up to the batch mean over the samples that have it.
     """
-    groups: list[Group] = []
+    groups: list[MicroBatch] = []
     for first in range(0, len(reads), batch_size):
         batch = reads[first : first + batch_size]
         shares = {task: 1 / max(1, sum(task in read.tasks for read in batch)) for task in TASKS}
@@ -95,7 +95,7 @@ def plan_batches(reads: Sequence[SampleRequest], batch_size: int, micro_batch: i
     return groups
 
 
-def rest_of(groups: Sequence[Group], items: int) -> list[Group]:
+def remaining(groups: Sequence[MicroBatch], items: int) -> list[MicroBatch]:
     """The groups after the first `items` items. Raises ValueError where those do not end with a group."""
     done = position = 0
     while done < items and position < len(groups):
@@ -106,7 +106,7 @@ def rest_of(groups: Sequence[Group], items: int) -> list[Group]:
     return list(groups[position:])
 
 
-def share_of(group: Group, rank: int, ranks: int) -> Group:
+def share_of_rank(group: MicroBatch, rank: int, ranks: int) -> MicroBatch:
     """What one of `ranks` processes does of a group: a slice of its images, with the same segments and steps.
 
     Ranks hold equal numbers of images, or one more. Every rank has every segment, if need be an empty one, so that
@@ -163,7 +163,7 @@ class _Builder:
         if steps:
             self.closed.append((task, self.open.pop(task), True))
 
-    def group(self, shares: Mapping[str, float], *, steps: bool) -> Group:
+    def group(self, shares: Mapping[str, float], *, steps: bool) -> MicroBatch:
         """All items of the chunk were added."""
         tasks_of: dict[int, set[str]] = {}
         for item in self.chunk:
@@ -182,4 +182,4 @@ class _Builder:
             rows = tuple(row_of[sample] for sample in samples)
             labels = tuple(label_of[sample, task] for sample in samples)
             segments.append(Segment(task, rows, labels, shares[task], len(positions), head_steps))
-        return Group(reads, tuple(segments), tuple(row_of[item.sample] for item in self.chunk), steps)
+        return MicroBatch(reads, tuple(segments), tuple(row_of[item.sample] for item in self.chunk), steps)

@@ -11,7 +11,7 @@ from shards.reader import SampleRef
 from shards.schema import TASKS
 from train.config import SHARED, RunConfig
 from train.data.order import Item, epoch_order, group_reads
-from train.data.plan import Group, plan_batches, plan_items
+from train.data.plan import MicroBatch, plan_batches, plan_items
 
 
 def choose_samples(config: RunConfig, samples: Sequence[SampleRef]) -> tuple[list[SampleRef], list[str]]:
@@ -99,7 +99,7 @@ def epoch_items(config: RunConfig, samples: Sequence[SampleRef], epoch: int) -> 
     )
 
 
-def epoch_groups(config: RunConfig, items: Sequence[Item], counters: Mapping[str, int]) -> list[Group]:
+def plan_epoch(config: RunConfig, items: Sequence[Item], counters: Mapping[str, int]) -> list[MicroBatch]:
     """The groups of an epoch from its items, and from the parts' counters as they were before it."""
     if config.mode == "asymmetric":
         by_task = config.balance.method == "pcgrad"  # a window's gradients are kept apart by task

@@ -1,4 +1,4 @@
-"""The processes of a run: one, or as many as torchrun started, which follow one plan and add up their gradients."""
+"""The processes of a run: one, or as many as torchrun started; they follow one plan and sum their gradients."""
 
 from __future__ import annotations
 
@@ -12,36 +12,35 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# Rank 0 alone validates, while the others wait for it in their next exchange.
-PATIENCE = timedelta(hours=6)
+TIMEOUT = timedelta(hours=6)  # the main rank alone validates, while the others wait in their next collective
 
 
-class Ranks:
-    """This process's place among those of the run; every exchange is a no-op where it is alone."""
+class ProcessGroup:
+    """This process's rank among those of the run; every collective is a no-op for a single process."""
 
-    def __init__(self, rank: int = 0, count: int = 1, local: int = 0) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
         self.rank = rank
-        self.count = count
-        self.local = local  # its place on its node, which is its GPU
+        self.size = size
+        self.local_rank = local_rank  # its rank on its node, which decides its GPU
 
     @property
-    def first(self) -> bool:
-        """Whether it is the one that writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and lines."""
         return self.rank == 0
 
-    def add_up(self, tensors: Iterable[Tensor]) -> None:
-        """Sum each tensor over the ranks, in place; every rank names the same ones, in one order."""
-        if self.count > 1:
+    def all_reduce(self, tensors: Iterable[Tensor]) -> None:
+        """Sum each tensor over the ranks in place; every rank names the same tensors in the same order."""
+        if self.size > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
-    def add_up_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Sum gradients over the ranks. A parameter that no item reached on any rank stays without one."""
-        if self.count == 1:
+        if self.size == 1:
             return
         held = list(parameters)
         reached = torch.tensor([value.grad is not None for value in held], dtype=torch.int32)
-        dist.all_reduce(reached)  # on the CPU, so that no GPU is waited for
+        dist.all_reduce(reached)  # on the CPU, so that no GPU has to finish first
         by_kind: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
         for value, anywhere in zip(held, reached.tolist(), strict=True):
             if anywhere:
@@ -55,45 +54,48 @@ class Ranks:
                 gradient.copy_(part.view_as(gradient))
 
     def any(self, *flags: bool) -> list[bool]:
-        """Whether each is so on any rank."""
-        if self.count == 1:
+        """Return for each flag whether it is set on any rank."""
+        if self.size == 1:
             return list(flags)
-        told = torch.tensor([int(flag) for flag in flags])
-        dist.all_reduce(told)
-        return [bool(number) for number in told.tolist()]
+        counts = torch.tensor([int(flag) for flag in flags])
+        dist.all_reduce(counts)
+        return [bool(count) for count in counts.tolist()]
 
-    def collect(self, value: Any) -> list[Any]:
-        """The plain value of each rank, on every rank."""
-        if self.count == 1:
+    def all_gather(self, value: Any) -> list[Any]:
+        """Return the plain value of each rank, on every rank."""
+        if self.size == 1:
             return [value]
-        values: list[Any] = [None] * self.count
+        values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
 
 
 @contextmanager
-def joined_ranks(device: str) -> Iterator[Ranks]:
-    """The place that torchrun gave this process; alone where it gave none.
+def process_group(device: str) -> Iterator[ProcessGroup]:
+    """Join the processes that torchrun or SLURM started; a single process where there are none.
 
-    Gradients on GPUs travel by NCCL, everything on CPUs by gloo. A rank that fails leaves without a word to the
-    others: torchrun names it and ends the rest. Raises ValueError where the others are gone.
+    Gradients on GPUs travel by NCCL, everything on CPUs by gloo. A rank that fails ends without waiting for the
+    others: PyTorch's shutdown would block until they arrive. Raises ValueError where the others are gone.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1 or "RANK" not in os.environ:
-        yield Ranks()
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "RANK" not in os.environ:
+        yield ProcessGroup()
         return
     gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    local = local_device(int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count() if gpu else 0)
     if gpu:
         torch.cuda.set_device(local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=PATIENCE)
-    ranks = Ranks(dist.get_rank(), dist.get_world_size(), local)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=TIMEOUT)
+    group = ProcessGroup(dist.get_rank(), dist.get_world_size(), local)
     try:
-        yield ranks
+        yield group
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
-        raise ValueError(f"rank {ranks.rank} of {count} lost another one: {str(error).splitlines()[0]}") from error
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        raise ValueError(f"rank {group.rank} of {size} lost another one: {str(error).splitlines()[0]}") from error
+    dist.destroy_process_group()
+
+
+def local_device(local_rank: int, visible: int) -> int:
+    """Return the number of a rank's GPU; a launcher that shows each rank its own GPU alone calls that one 0."""
+    return 0 if visible == 1 else local_rank

@@ -13,8 +13,8 @@ import orjson
 
 from shards.schema import TASKS
 from shards.writer import write_whole
-from train.data.plan import Group, rest_of, share_of
-from train.data.regimes import epoch_groups, epoch_items
+from train.data.plan import MicroBatch, remaining, share_of_rank
+from train.data.regimes import epoch_items, plan_epoch
 from train.data.stream import Batch
 from train.engine.checkpoint import better_than
 from train.engine.evaluate import Evaluation, evaluate
@@ -28,7 +28,7 @@ from train.stop import Stopped
 
 def train(run: Run, reporter: Reporter) -> None:
     """Train to the last epoch. Raises Stopped, with `last.pt` written, once a stop was asked for."""
-    if run.ranks.first:
+    if run.ranks.is_main:
         run.baselines = run_baselines(run, reporter)
         rewind_metrics(run.folder / METRICS_FILE, run.progress)
         run.watch = Watch(run.folder, at=run.progress.groups, wandb_project=run.config.wandb)
@@ -45,7 +45,7 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
     """What is left of the epoch under way, in its order."""
     config, progress = run.config, run.progress
     items = epoch_items(config, run.samples, progress.epoch)
-    groups = rest_of(epoch_groups(config, items, progress.counters), progress.items)
+    groups = remaining(plan_epoch(config, items, progress.counters), progress.items)
     total = len(items)
     what = f"epoch {progress.epoch + 1}/{config.epochs}"
     recent, whole = Meter(), Meter()
@@ -77,12 +77,14 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
         log_metrics(run, "trained", whole)
 
 
-def groups_with_batches(run: Run, groups: Sequence[Group]) -> Iterator[tuple[Group, Group, Batch | None, float]]:
+def groups_with_batches(
+    run: Run, groups: Sequence[MicroBatch]
+) -> Iterator[tuple[MicroBatch, MicroBatch, Batch | None, float]]:
     """Each group, this rank's share of it, what was read for that, and the seconds that it was waited for.
 
     None was read where this rank has no image of the group.
     """
-    shares = [share_of(group, run.ranks.rank, run.ranks.count) for group in groups]
+    shares = [share_of_rank(group, run.ranks.rank, run.ranks.size) for group in groups]
     reads = [list(share.reads) for share in shares if share.reads]
     batches = iter(run.train.batches(reads, epoch=run.progress.epoch))
     for group, share in zip(groups, shares, strict=True):
@@ -98,7 +100,7 @@ def read_back(run: Run, *meters: Meter) -> None:
         meter.add_losses(losses)
 
 
-def advance(progress: Progress, group: Group, seconds: float) -> None:
+def advance(progress: Progress, group: MicroBatch, seconds: float) -> None:
     """Count a group."""
     progress.groups += 1
     progress.items += group.items
@@ -114,7 +116,7 @@ def validate_epoch(run: Run, reporter: Reporter) -> None:
     progress.items = 0
     progress.counters = run.steps.counters
     stopped = False
-    if run.ranks.first:
+    if run.ranks.is_main:
         try:
             measure_epoch(run, reporter)
         except Stopped:  # last.pt was written before the epoch was finished: it is measured again
@@ -177,7 +179,7 @@ class Meter:
     seconds: float = 0.0
     waited: float = 0.0  # of the seconds, for data
 
-    def add_time(self, group: Group, seconds: float, waited: float) -> None:
+    def add_time(self, group: MicroBatch, seconds: float, waited: float) -> None:
         """Take what a group held and took."""
         self.waited += waited
         self.items += group.items
@@ -217,7 +219,7 @@ class Meter:
 
 def log_metrics(run: Run, kind: str, meter: Meter) -> None:
     """A line of `metrics.jsonl` about training."""
-    if not run.ranks.first:
+    if not run.ranks.is_main:
         return
     line = {
         "kind": kind,  # step: since the last such line; trained: since the epoch began or was resumed
@@ -229,7 +231,7 @@ def log_metrics(run: Run, kind: str, meter: Meter) -> None:
         "updates": run.steps.updates,
         "coefficients": run.steps.balance.current(),
         "learning_rates": run.config.learning_rate,
-        "gradients": run.steps.agreement,
+        "gradients": run.steps.shared.agreement,
         **meter.speed,
         "order": run.config.stream.order,
         "seconds": run.progress.seconds,

@@ -29,12 +29,12 @@ from train.engine.checkpoint import (
     save_checkpoint,
     task_context,
 )
-from train.engine.distributed import Ranks
+from train.engine.distributed import ProcessGroup
 from train.engine.evaluate import check_criterion
 from train.engine.initial_weights import find_start
 from train.engine.objective import Objective
 from train.engine.provenance import provenance
-from train.engine.step import Steps
+from train.engine.step import TrainingStep
 from train.report.tensorboard import Watch
 from train.run_folder import BASELINES_FILE, BEST, CONFIG_FILE, EVALUATION_FILE, LAST, METRICS_FILE
 
@@ -78,9 +78,9 @@ class Run:
     train: Stream
     val: Stream
     objective: Objective
-    steps: Steps
+    steps: TrainingStep
     progress: Progress
-    ranks: Ranks
+    ranks: ProcessGroup
     stopping: Callable[[], bool]  # whether a signal asked this process to stop
     baselines: Baselines = field(default_factory=dict)
     watch: Watch | None = None  # of the first rank, while it trains
@@ -107,8 +107,8 @@ class Run:
         Every rank calls it for `last.pt`, as each holds a part of what is pending; the first one writes.
         """
         if name == LAST:
-            self.steps.settle()
-        if not self.ranks.first:
+            self.steps.gather_pending()
+        if not self.ranks.is_main:
             return
         checkpoint: Checkpoint = {
             "config": to_document(self.config),
@@ -139,13 +139,13 @@ def prepare(
     resume: bool,
     stopping: Callable[[], bool],
     reporter: Reporter,
-    ranks: Ranks | None = None,
+    ranks: ProcessGroup | None = None,
 ) -> Run:
     """Everything before the first step. Raises ValueError where the run cannot be.
 
     The order matters: what is wrong is found before anything slow, and the folder is claimed before that too.
     """
-    ranks = ranks or Ranks()
+    ranks = ranks or ProcessGroup()
     check_criterion(config.best, config.tasks)
     checkpoint = claim_folder(Path(config.out), resume, reporter)
     ranks.any(False)  # no rank claims the folder before all have looked
@@ -162,13 +162,13 @@ def prepare(
     else:
         facts, network = checkpoint["facts"], build_network(config, checkpoint["facts"])
         network.load_state_dict(checkpoint["weights"])
-    if ranks.first:
+    if ranks.is_main:
         write_config(config, facts)
-    for text in plan_warnings(config, ranks.count):
+    for text in plan_warnings(config, ranks.size):
         reporter.say(text)
 
     objective = build_objective(config, facts, network, device)
-    steps = Steps(config, objective, ranks)
+    steps = TrainingStep(config, objective, ranks)
     progress = Progress(counters=steps.counters)
     if checkpoint is not None:
         steps.load_state_dict(checkpoint["steps"])
@@ -225,13 +225,13 @@ def check_grid(shards: ShardSet) -> None:
         )
 
 
-def find_device(name: str, ranks: Ranks | None = None) -> torch.device:
+def find_device(name: str, ranks: ProcessGroup | None = None) -> torch.device:
     """`auto` is the GPU where there is one; each rank of a node has its own."""
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda needs a GPU that torch can use, and there is none: give --device cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", ranks.local if ranks else 0)
+    return torch.device("cuda", ranks.local_rank if ranks else 0)
 
 
 def seed_everything(seed: int) -> None:
