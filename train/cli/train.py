@@ -11,6 +11,7 @@ import click
 from models.backbone import BACKBONES, NORMS
 from shards.schema import TASKS
 from train.cli.console import HELP, Console, Grouped, exit_codes, stop_signals
+from train.cli.listener import TrainingListener
 from train.config import (
     BALANCES,
     DEVICES,
@@ -30,7 +31,9 @@ from train.engine.distributed import joined_ranks
 from train.engine.loop import train as train_run
 from train.engine.outcome import finish
 from train.engine.run import Run, prepare
-from train.run_folder import CONFIG_FILE
+from train.report.run_report import write_run_report
+from train.report.text import result_lines
+from train.run_folder import BEST, CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, PICTURES, TABLE_FILE
 
 
 def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], Document]:
@@ -141,15 +144,32 @@ def main(config_name: str | None, resume: bool, coefficients_from: tuple[Path, .
                 divisors = ", ".join(f"{task} {divisor:.4g}" for task, divisor in config.coefficient.items())
                 console.say(f"each loss is divided by its coefficient: {divisors}")
             run: Run | None = None
+            listener: TrainingListener | None = None
             try:
                 run = prepare(config, resume=resume, stopping=stopping, reporter=console, ranks=ranks)
-                train_run(run, console)
                 if ranks.first:
-                    finish(run, console)
+                    listener = TrainingListener(run.folder, run.progress.groups, config.wandb, console.say)
+                train_run(run, console, listener)
+                if ranks.first:
+                    report_result(run, console)
             finally:
                 console.close()
+                if listener is not None:
+                    listener.close()
                 if run is not None:
                     run.close()
+
+
+def report_result(run: Run, console: Console) -> None:
+    """Evaluate `best.pt`, write the run's documents, and print the result."""
+    record = finish(run)
+    card = write_run_report(run.folder)
+    what = f"{BEST}, epoch {record['epoch']} of {run.progress.epoch}"
+    for line in result_lines(record, what, apart=False):
+        console.say(line)
+    console.say(f"in {run.folder}: {BEST}, {EVALUATION_FILE}, {METRICS_FILE}, {PICTURES}/ and {TABLE_FILE}, "
+                "which also has the results by class, distance and angle")  # fmt: skip
+    console.say(card)
 
 
 def read_config(options: Document, config_name: str | None, resume: bool) -> RunConfig:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -18,19 +17,20 @@ from train.data.regimes import epoch_groups, epoch_items
 from train.data.stream import Batch, Stopped
 from train.engine.checkpoint import better_than
 from train.engine.evaluate import Evaluation, evaluate
-from train.engine.run import Progress, Reporter, Run, run_baselines
-from train.report.pictures import draw_samples
-from train.report.tensorboard import Watch
-from train.report.text import epoch_lines
+from train.engine.run import Listener, Progress, Reporter, Run, run_baselines
+from train.engine.sample_predictions import predict_samples
 from train.run_folder import BEST, LAST, METRICS_FILE, metrics_lines
 
 
-def train(run: Run, reporter: Reporter) -> None:
-    """Train to the last epoch. Raises Stopped, with `last.pt` written, once a stop was asked for."""
+def train(run: Run, reporter: Reporter, listener: Listener | None = None) -> None:
+    """Train to the last epoch. Raises Stopped, with `last.pt` written, once a stop was asked for.
+
+    The listener follows the run on the first rank; other ranks have none.
+    """
+    run.listener = listener
     if run.ranks.first:
         run.baselines = run_baselines(run, reporter)
         rewind_metrics(run.folder / METRICS_FILE, run.progress)
-        run.watch = Watch(run.folder, at=run.progress.groups, wandb_project=run.config.wandb)
     if not run.val.samples:
         reporter.say("the val split is empty: nothing is measured, and best.pt is the last epoch's")
     while run.progress.epoch < run.config.epochs:
@@ -141,17 +141,11 @@ def measure_epoch(run: Run, reporter: Reporter) -> None:
         run.save(BEST)
     short = {name: value for name, value in record.items() if name != "parts"}  # those are in eval.json, of best.pt
     write_line(run, {"kind": "epoch", "best": best, **short})
-    show_samples(run)
-    for line in epoch_lines(record, config.epochs, best):
-        reporter.say(line)
-
-
-def show_samples(run: Run) -> None:
-    """The same val samples after every epoch, for whoever watches."""
-    if run.watch is not None and run.val.samples:
-        with TemporaryDirectory() as folder:
-            for path in draw_samples(Path(folder), run.objective, run.val, run.tasks, count=2):
-                run.watch.picture(path, run.progress.groups)
+    if run.listener is not None:
+        if run.val.samples:
+            for pieces in predict_samples(run.objective, run.val, run.tasks, count=2):
+                run.listener.sample(pieces, progress.groups)
+        run.listener.epoch(record, config.epochs, best)
 
 
 def evaluation_record(run: Run, result: Evaluation) -> dict[str, Any]:
@@ -237,10 +231,10 @@ def log_metrics(run: Run, kind: str, meter: Meter) -> None:
 
 
 def write_line(run: Run, line: dict[str, Any]) -> None:
-    """Into `metrics.jsonl`, and to whoever watches."""
+    """Append to `metrics.jsonl`, and tell the listener."""
     append_line(run.folder / METRICS_FILE, line)
-    if run.watch is not None:
-        run.watch.line(line)
+    if run.listener is not None:
+        run.listener.line(line)
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:
