@@ -44,6 +44,10 @@ def record_of(run: Path, **changes: Any) -> dict[str, Any]:
     return {**json.loads((run / "eval.json").read_bytes()), **changes}
 
 
+def config_of(run: Path) -> str:
+    return (run / "config.toml").read_text()
+
+
 def test_a_run_leaves_a_card_with_all_of_its_origin(run: Path, tiny: Path):
     card, held = (run / CARD).read_text(), load_checkpoint(run / "best.pt")
     assert card.startswith(MARK)
@@ -68,7 +72,7 @@ def test_fingerprints_and_what_is_no_better_than_a_constant(run: Path):
     rows = record_of(run)["metrics"]
     rows[0]["better"], rows[1]["better"] = False, True
     record = record_of(run, metrics=rows[:2], fingerprints={"depth": "4ec5feeee9479750"}, notes=["mind the scale"])
-    card = model_card("best.pt", load_checkpoint(run / "best.pt"), record)
+    card = model_card("best.pt", record, config_of(run))
     assert "| `4ec5feeee9479750` |" in card
     assert f"A constant prediction does as well or better in {rows[0]['task']} {rows[0]['metric']}.\n" in card
     assert "| **no** |" in card
@@ -76,7 +80,7 @@ def test_fingerprints_and_what_is_no_better_than_a_constant(run: Path):
 
 
 def test_nothing_measured_is_said(run: Path):
-    card = model_card("best.pt", load_checkpoint(run / "best.pt"), record_of(run, metrics=[]))
+    card = model_card("best.pt", record_of(run, metrics=[]), config_of(run))
     assert "Nothing was measured: split val has no sample." in card
 
 
@@ -103,8 +107,7 @@ def test_evaluation_writes_it_beside_the_checkpoint(run: Path, tmp_path: Path):
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(run: Path, tmp_path: Path):
-    held = load_checkpoint(run / "best.pt")
-    said = write_card(tmp_path / "gone" / "best.pt", held, record_of(run))
+    said = write_card(tmp_path / "gone" / "best.pt", record_of(run), config_of(run))
     assert said.startswith(f"no model card: {tmp_path / 'gone' / CARD} cannot be written (No such file")
 
 

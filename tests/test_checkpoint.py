@@ -13,7 +13,6 @@ import torch
 from tests.tiny_shards import ALL, TRAIN, write_tiny_shards
 from tests.toy import ToyHead, ToyNet
 from train.config import RunConfig, to_document
-from train.engine import loop
 from train.engine import run as run_room
 from train.engine.checkpoint import (
     BEST,
@@ -61,7 +60,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def toy_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_room, "build_network", lambda config, facts: ToyNet(config.tasks))
-    monkeypatch.setattr(loop, "show_samples", lambda run: None)
 
 
 def config_of(mode: str, tiny: Path, out: Path, **changes: Any) -> RunConfig:
@@ -211,7 +209,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny: Path, tmp_path: Path, mon
     original = ToyHead.forward
     monkeypatch.setattr(ToyHead, "forward", spoilt)
     with pytest.raises(
-        ValueError, match=r"depth loss must be finite, got nan at epoch 1/2, group \d+, sample 2018\d+_"
+        ValueError, match=r"depth loss must be finite, got nan at epoch 1/2, micro-batch \d+, sample 2018\d+_"
     ):
         go(config_of("asymmetric", tiny, tmp_path / "run"))
     assert not (tmp_path / "run" / LAST).exists(), "weights of before are not overwritten"

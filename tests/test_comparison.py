@@ -12,16 +12,13 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
-from models.footprint import footprints
 from shards.draw import Box
 from shards.schema import TASKS
 from train.cli import report
 from train.config import dump_toml
 from train.engine.evaluate import metric_rows, part_rows
 from train.presets import build_config
-from train.report import comparison
-from train.report.figures import nearest_returns, outlined
-from train.report.pictures import Pieces, View, save_pieces
+from train.report.gallery import nearest_returns, outlined
 from train.report.runs import (
     ASYMMETRIC,
     ONE_TASK,
@@ -34,6 +31,7 @@ from train.report.runs import (
 )
 from train.report.tables import duration, spread_text
 from train.run_folder import PIECES
+from train.sample_pieces import Pieces, View, save_pieces
 from train.tasks import METRICS
 
 SAMPLE = "20180807145028_frontcenter_000000007"
@@ -85,7 +83,8 @@ def four(tmp_path: Path) -> list[Path]:
 @pytest.fixture(autouse=True)
 def only_the_thesis_s_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worked out once for all tests."""
-    monkeypatch.setattr(comparison, "footprints", lambda networks, classes: footprints((), classes))
+    compare = report.compare_networks
+    monkeypatch.setattr(report, "compare_networks", lambda shapes: compare(()))
 
 
 def report_on(*arguments: object) -> Any:
@@ -93,7 +92,7 @@ def report_on(*arguments: object) -> Any:
 
 
 def test_the_columns_are_those_of_the_thesis(four: list[Path]):
-    columns = build_columns(load_runs(four[::-1]))
+    columns = build_columns(load_runs(four[::-1])[0])
     assert [column.name for column in columns] == [ASYMMETRIC, SYMMETRIC, OWN_NETWORKS, ONE_TASK]
     for column in columns:
         assert set(column.cells) == set(TASKS)
@@ -107,7 +106,7 @@ def test_another_setting_is_another_column_named_by_it(tmp_path: Path):
     norms = {"group": "a", "batch": "b"}
     runs = [write_run(tmp_path / name, "asymmetric", config={"network": {"norm": norm}, "workers": i})
             for i, (norm, name) in enumerate(norms.items())]  # fmt: skip
-    columns = build_columns(load_runs(runs))
+    columns = build_columns(load_runs(runs)[0])
     assert [column.name for column in columns] == [
         "asymmetric (network.norm = group)",
         "asymmetric (network.norm = batch)",
@@ -117,16 +116,16 @@ def test_another_setting_is_another_column_named_by_it(tmp_path: Path):
 
 def test_what_changes_no_weight_does_not_split_a_cell(tmp_path: Path):
     runs = [write_run(tmp_path / str(i), "symmetric", i, config={"workers": i, "shards": f"at{i}"}) for i in (0, 1)]
-    (column,) = build_columns(load_runs(runs))
+    (column,) = build_columns(load_runs(runs)[0])
     assert len(column.cells["steering"]) == 2
 
 
 def test_single_runs_of_other_settings_share_a_column_as_long_as_tasks_differ(tmp_path: Path):
     depth = write_run(tmp_path / "d", "single", task="depth", config={"epochs": 9})
     boxes = write_run(tmp_path / "b", "single", task="boxes", config={"epochs": 3})
-    assert [set(column.cells) for column in build_columns(load_runs([depth, boxes]))] == [{"depth", "boxes"}]
+    assert [set(column.cells) for column in build_columns(load_runs([depth, boxes])[0])] == [{"depth", "boxes"}]
     again = write_run(tmp_path / "c", "single", task="depth", config={"epochs": 3})
-    assert len(build_columns(load_runs([depth, boxes, again]))) == 2
+    assert len(build_columns(load_runs([depth, boxes, again])[0])) == 2
 
 
 def test_a_spread_is_of_the_sample():
@@ -159,17 +158,17 @@ def test_a_duration_reads_well(seconds, text):
 def test_what_stands_against_a_comparison_is_said(record: dict, config: dict, told: str, tmp_path: Path):
     one = write_run(tmp_path / "one", "asymmetric")
     two = write_run(tmp_path / "two", "symmetric", record=record, config=config)
-    runs = load_runs([one, two])
+    runs = load_runs([one, two])[0]
     lines = warnings(runs, build_columns(runs))
     assert any(line.startswith(told) for line in lines), lines
-    alike = load_runs([one])
+    alike = load_runs([one])[0]
     assert [line for line in warnings(alike, build_columns(alike)) if "one seed" not in line] == []
 
 
 def test_a_seed_that_counts_twice_is_said_and_a_folder_given_twice_counts_once(tmp_path: Path):
     one, two = (write_run(tmp_path / name, "asymmetric") for name in ("one", "two"))
-    assert len(load_runs([one, one])) == 1
-    runs = load_runs([one, two])
+    assert len(load_runs([one, one])[0]) == 1
+    runs = load_runs([one, two])[0]
     assert any("A seed counts twice" in line for line in warnings(runs, build_columns(runs)))
 
 
@@ -222,14 +221,16 @@ def test_the_report_of_all_columns(four: list[Path], tmp_path: Path):
     bold = re.findall(r'<td class="n best">([^<]*)</td>', out.read_text())
     assert "3.00" in bold
     assert "6.00 ± 1.41" in bold
-    updates = next(row for row in page.rows if row[0] == "optimizer updates until then")
-    assert updates[3:] == ["4 head, 9 shared", "7", "7", "7"]
-    best = next(row for row in page.rows if row[0] == "best epoch")
-    assert best[3:5] == ["1, 1 of 2 (seeds 0, 1)", "1 of 2 (seed 0)"]
+    costs = [row for row in page.rows if len(row) == 8 and row[4:] == ["1,200", "600", "90 s", "1.50 GB"]]
+    updates = "9 shared, 4 steering, 4 segmentation, 4 boxes, 4 depth"
+    assert costs[:2] == [
+        ["asymmetric", "all", "1, 1 of 2 (seeds 0, 1)", updates, *costs[0][4:]],
+        ["symmetric", "all", "1 of 2 (seed 0)", "7", *costs[0][4:]],
+    ]
+    assert [row[1] for row in costs[2:]] == 2 * list(TASKS), "a row for each run of its own, and no row twice"
     assert ["sum / multi-task", "", "7.18", "4.06", "2.55"] in page.rows, "the thesis's own table 4.2"
     assert ["Car", "100.00 %", "IoU, %", "–", "6.00 ± 1.41", "3.00", "5.00", "5.00"] in page.rows
-    losses = next(row for row in page.rows if row[0] == "asymmetric" and len(row) == 5)
-    assert losses[1:] == ["6.00", "3.00", "3.00", "2.00"]
+    assert ["depth", "asymmetric", "6.00", "3.00", "3.00", "2.00"] in page.rows
 
 
 def test_settings_that_differ_are_told_per_column(four: list[Path], tmp_path: Path):
@@ -279,23 +280,40 @@ def another_s(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda folder: None, "holds no run: it has no config.toml"),
         (no_run, "holds no run: it has no config.toml"),
         (unfinished, "holds a run that is not finished: it has no eval.json; go on with --resume"),
         (cut_short, "eval.json is not JSON"),
         (another_s, "eval.json has no counts: it was not written by amtl-train, or by another version"),
     ],
-    ids=["absent", "no run", "unfinished", "cut short", "another's"],
+    ids=["no run", "unfinished", "cut short", "another's"],
 )
-def test_a_folder_that_is_no_run_is_a_line_and_1(prepare: Any, message: str, tmp_path: Path):
-    good, bad = write_run(tmp_path / "good", "asymmetric"), tmp_path / "bad"
+def test_what_holds_no_finished_run_is_left_out_with_a_line(prepare: Any, message: str, tmp_path: Path):
+    good, bad, out = write_run(tmp_path / "good", "asymmetric"), tmp_path / "bad", tmp_path / "report.html"
     prepare(bad)
-    result = report_on(good, bad, "--out", tmp_path / "report.html")
+    result = report_on(good, bad, "--out", out)
+    assert result.exit_code == 0, result.output
+    (line,) = (line for line in result.stdout.splitlines() if "Left out" in line)
+    assert re.search(f"note: Left out: .*{re.escape(message)}", line), line
+    assert f"{out}: 1 run compared" in result.stdout
+    assert message in out.read_text(), "the page says it too"
+
+
+@pytest.mark.parametrize("prepare", [no_run, unfinished])
+def test_no_finished_run_at_all_is_a_line_and_1(prepare: Any, tmp_path: Path):
+    prepare(tmp_path / "bad")
+    result = report_on(tmp_path / "bad", "--out", tmp_path / "report.html")
     assert result.exit_code == 1
     (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("amtl-report: ")
-    assert re.search(re.escape(message), line), line
+    assert line.startswith(f"amtl-report: {tmp_path / 'bad'} holds ")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_stray_file_is_left_out_and_a_path_that_is_not_there_is_wrong_usage(tmp_path: Path):
+    good, stray = write_run(tmp_path / "good", "asymmetric"), tmp_path / "notes.txt"
+    stray.write_text("mine")
+    assert "notes.txt holds no run" in report_on(good, stray, "--out", tmp_path / "report.html").stdout
+    assert report_on(good, tmp_path / "nowhere", "--out", tmp_path / "other.html").exit_code == 2
+    assert not (tmp_path / "other.html").exists()
 
 
 def test_no_return_is_lost_when_a_picture_gets_smaller():

@@ -14,18 +14,12 @@ from shards.draw import Box
 from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import grid_of, write_tiny_shards
-from train.report.pictures import (
-    Pieces,
-    View,
-    choose_pictured,
-    draw_curves,
-    enlarged,
-    found_boxes,
-    load_pieces,
-    save_pieces,
-    true_boxes,
-)
+from train.engine.sample_predictions import choose_samples, found_boxes, true_boxes
+from train.report.figures import draw_losses
+from train.report.sample_pictures import draw_pictures
 from train.report.text import best_constant, counts_line, epoch_lines, metrics_table, parts_table, result_text
+from train.run_folder import PIECES
+from train.sample_pieces import Pieces, View, load_pieces, save_pieces
 
 ROWS = [
     {"task": "steering", "metric": "MAE", "unit": "deg", "value": 4.125,
@@ -71,9 +65,9 @@ def test_pictured_samples_are_spread_over_the_richest(tmp_path: Path):
     shards = ShardSet(write_tiny_shards(tmp_path / "shards"))
     samples = shards.samples("train")
     for tasks in (("steering", "depth"), ("boxes",)):  # the same ones whatever a run trains on
-        assert choose_pictured(samples, tasks, 9) == [0, 2, 4]
-        assert choose_pictured(samples, tasks, 2) == [0, 4]
-    assert choose_pictured([], ("depth",), 2) == []
+        assert choose_samples(samples, tasks, 9) == [0, 2, 4]
+        assert choose_samples(samples, tasks, 2) == [0, 4]
+    assert choose_samples([], ("depth",), 2) == []
 
 
 def test_boxes_of_a_grid_in_pixels():
@@ -88,7 +82,7 @@ def test_boxes_of_a_grid_in_pixels():
 
 
 @pytest.mark.parametrize(
-    ("tasks", "size"), [(("depth",), (840, 560)), (("depth", "boxes"), (1680, 560)), (TASKS[:3], (1680, 1120))]
+    ("tasks", "size"), [(("depth",), (736, 416)), (("depth", "boxes"), (1472, 416)), (TASKS[:3], (1472, 832))]
 )
 def test_curves_have_a_plot_per_task(tasks: tuple[str, ...], size: tuple[int, int], tmp_path: Path):
     lines = [
@@ -96,22 +90,27 @@ def test_curves_have_a_plot_per_task(tasks: tuple[str, ...], size: tuple[int, in
         for epoch in (1, 2, 3)
         for kind, name in (("trained", "losses"), ("epoch", "val_losses"))
     ]
-    draw_curves(tmp_path / "pictures" / "losses.png", lines)
+    draw_losses(tmp_path / "pictures" / "losses.png", lines)
     with Image.open(tmp_path / "pictures" / "losses.png") as picture:
         assert picture.size == size
-    draw_curves(tmp_path / "none.png", [])
+    draw_losses(tmp_path / "none.png", [])
     assert not (tmp_path / "none.png").exists()
 
 
-def test_a_small_sample_is_enlarged_with_all_that_is_drawn_on_it():
-    depth = np.array([[0, 7]], dtype=np.float32)
-    seen = View(np.array([[1, 2]], np.uint8), depth, [Box(0, 0, 1, 1, 0, "Car")], [3.0])
-    large = enlarged(Pieces("k", np.zeros((1, 2, 3), np.uint8), 123.0, seen, View()), 2)
-    assert large.image.shape == (2, 4, 3)
-    np.testing.assert_array_equal(large.truth.segmentation, [[1, 1, 2, 2]] * 2)
-    np.testing.assert_array_equal(large.truth.depth_m, [[0, 0, 7, 7]] * 2)
-    assert large.truth.boxes == [Box(0, 0, 2, 2, 0, "Car")]
-    assert large.prediction == View()
+def test_a_picture_is_drawn_from_saved_pieces_alone(tmp_path: Path):
+    """Truth above prediction, each at least 512 px high, with its boxes."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    truth, found = View(boxes=[Box(0, 0, 64, 64, 0, "Car")]), View(boxes=[Box(0, 0, 64, 64, 1, "Pedestrian", 0.5)])
+    (tmp_path / PIECES).mkdir()
+    save_pieces(tmp_path / PIECES, Pieces("a_b_1", image, 123.0, truth, found))
+    draw_pictures(tmp_path)
+    with Image.open(tmp_path / "a_b_1.png") as picture:
+        pixels = np.asarray(picture)
+    upper, lower = np.array_split(pixels[:, :512], 2)
+    assert len(upper) > 512
+    car, pedestrian = (230, 159, 0), (86, 180, 233)
+    assert (upper == car).all(2).sum() > 2000 < (lower == pedestrian).all(2).sum()
+    assert not (upper == pedestrian).all(2).any()
 
 
 def test_pieces_come_back(tmp_path: Path):

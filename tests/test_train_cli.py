@@ -242,7 +242,7 @@ def test_a_signal_keeps_the_work_and_the_same_command_goes_on(
     result = amtl_train(*command, "--resume")
     assert result.exit_code == 0, result.output
     assert "resuming after 3 groups: epoch 1, 3 items in" in result.stdout
-    assert calls[2:4] == ["epoch 1/1, group 3", "epoch 1/1, group 4"]
+    assert calls[2:4] == ["epoch 1/1, micro-batch 3", "epoch 1/1, micro-batch 4"]
 
 
 def test_stopped_before_the_first_checkpoint_it_starts_anew(

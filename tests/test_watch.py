@@ -11,11 +11,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.tiny_shards import ALL, write_tiny_shards
 from tests.toy import ToyNet
+from train.cli.listener import TrainingListener
 from train.engine import loop
 from train.engine import run as run_room
 from train.engine.run import prepare
 from train.presets import build_config
-from train.report.tensorboard import Watch
+from train.report.tensorboard import EventFiles
 from train.run_folder import EVENTS
 
 
@@ -34,7 +35,9 @@ def test_a_run_leaves_curves_and_pictures(tmp_path: Path, monkeypatch: pytest.Mo
                            "device": "cpu", "log_every": 1, "measure_every": 1, "stream": {"micro_batch": 2},
                            "threshold": {"shared": 4}, "network": {"weights": "none"}})  # fmt: skip
     run = prepare(config, resume=False, stopping=lambda: False, reporter=Quiet())
-    loop.train(run, Quiet())
+    listener = TrainingListener(run.folder, 0, None, lambda line: None)
+    loop.train(run, Quiet(), listener)
+    listener.close()
     run.close()
 
     events = EventAccumulator(str(tmp_path / "run" / EVENTS))
@@ -65,4 +68,4 @@ def test_a_run_leaves_curves_and_pictures(tmp_path: Path, monkeypatch: pytest.Mo
 def test_wandb_that_is_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match=r"--wandb needs the extra `wandb`: pip install 'asymmetric-mtl\[wandb\]'"):
-        Watch(tmp_path, at=0, wandb_project="p")
+        EventFiles(tmp_path, at=0, wandb_project="p")

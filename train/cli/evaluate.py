@@ -30,12 +30,14 @@ def main(
 
     On val, a model card is written beside CHECKPOINT: model-card.md for best.pt.
     """
-    from train.engine.outcome import evaluate_checkpoint, say_result
+    from train.engine.outcome import evaluate_checkpoint
+    from train.report.model_card import write_card
+    from train.report.text import result_lines
 
     with exit_codes("amtl-eval", "nothing was written"), stop_signals() as stopping:
         console = Console()
         try:
-            record = evaluate_checkpoint(
+            record, config_toml = evaluate_checkpoint(
                 checkpoint,
                 shards,
                 split=split,
@@ -47,6 +49,9 @@ def main(
             )
         finally:
             console.close()
+        if split == "val":  # a result on training data belongs in no model card
+            console.say(write_card(checkpoint, record, config_toml))
         if json_file is not None:
             write_whole(json_file, orjson.dumps(record, option=orjson.OPT_INDENT_2))
-        say_result(record, str(checkpoint), console)
+        for line in result_lines(record, str(checkpoint), apart=True):
+            console.say(line)

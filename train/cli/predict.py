@@ -18,7 +18,7 @@ from train.deploy.output_folder import ARRAYS, PICTURES, RECORD, VALUES, Room
 from train.deploy.predictor import Predictor, predict_frames
 from train.deploy.undistort import Lenses
 from train.engine.run import find_device
-from train.report.pictures import SHOWN_SCORE
+from train.sample_pieces import SHOWN_SCORE
 
 _NAMED = 10  # bad inputs that have a line of their own
 

@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from train.cli.console import HELP, exit_codes
-from train.report.comparison import write_report
+
+if TYPE_CHECKING:
+    from train.report.tables import NetworkComparison
 
 
 @click.command(context_settings=HELP)
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", default="report.html", show_default=True, type=click.Path(path_type=Path),
               help="The page.")  # fmt: skip
 def main(runs: tuple[Path, ...], out: Path) -> None:
     """Compare RUNS, the folders of finished runs, in one HTML file that needs nothing beside it.
 
-    Runs that differ in their seed alone are averaged. Example: amtl-report runs/* --out report.html
+    Runs that differ in their seed alone are averaged. What holds no finished run is left out with a note. Example:
+    amtl-report runs/* --out report.html
     """
+    from train.report.report import network_shapes, write_report
+    from train.report.runs import load_runs
+
     with exit_codes("amtl-report", "nothing was written"):
-        count, warnings = write_report(runs, out)
-        for line in warnings:
+        finished, left_out = load_runs(runs)
+        notes = [f"Left out: {line}." for line in left_out]
+        for line in write_report(finished, compare_networks(network_shapes(finished)), out, notes):
             click.echo(f"note: {line}")
+        count = len(finished)
         click.echo(f"{out}: {count} run{'s' if count != 1 else ''} compared; open it in a browser, or print it")
+
+
+def compare_networks(shapes: Sequence[tuple[int, float, str]]) -> list[NetworkComparison]:
+    """What the networks cost at each (image size in px, width, backbone), and what the thesis's own cost."""
+    from models.footprint import footprints
+    from shards.classes import SEGMENTATION_CLASSES
+    from train.report.tables import NetworkComparison, NetworkCost
+
+    compared = []
+    for found in footprints(shapes, len(SEGMENTATION_CLASSES)):
+        single = [NetworkCost(name, task, cost.counted, cost.used, cost.gmac) for name, task, cost in found.networks]
+        multi = found.multitask
+        multitask = NetworkCost("multi-task network", "all", multi.counted, multi.used, multi.gmac)
+        compared.append(NetworkComparison(f"{found.what}.", single, multitask))
+    return compared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -23,7 +23,10 @@ from train.config import (
     Precision,
     RunConfig,
 )
-from train.run_folder import CONFIG_FILE
+from train.run_folder import BEST, CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, PICTURES, TABLE_FILE
+
+if TYPE_CHECKING:
+    from train.engine.run import Run
 
 
 def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], Document]:
@@ -126,10 +129,10 @@ def main(config_name: str | None, resume: bool, coefficients_from: tuple[Path, .
 
 def run_training(config: RunConfig, *, resume: bool, stopping: Callable[[], bool], divisors_found: bool) -> None:
     """Train, measure and report, on this rank."""
+    from train.cli.listener import TrainingListener
     from train.engine.distributed import process_group
     from train.engine.loop import train
-    from train.engine.outcome import finish
-    from train.engine.run import Run, prepare
+    from train.engine.run import prepare
 
     with process_group(config.device) as ranks:
         console = Console(quiet=not ranks.is_main)
@@ -137,13 +140,18 @@ def run_training(config: RunConfig, *, resume: bool, stopping: Callable[[], bool
             divisors = ", ".join(f"{task} {divisor:.4g}" for task, divisor in config.coefficient.items())
             console.say(f"each loss is divided by its coefficient: {divisors}")
         run: Run | None = None
+        listener: TrainingListener | None = None
         try:
             run = prepare(config, resume=resume, stopping=stopping, reporter=console, ranks=ranks)
-            train(run, console)
             if ranks.is_main:
-                finish(run, console)
+                listener = TrainingListener(run.folder, run.progress.groups, config.wandb, console.say)
+            train(run, console, listener)
+            if ranks.is_main:
+                report_result(run, console)
         finally:
             console.close()
+            if listener is not None:
+                listener.close()
             if run is not None:
                 run.close()
 
@@ -167,6 +175,22 @@ def config_of_options(
             f"name one, or give --coefficient {lacking[0]}=X"
         )
     return config
+
+
+def report_result(run: Run, console: Console) -> None:
+    """Evaluate `best.pt`, write the run's documents, and print the result."""
+    from train.engine.outcome import finish
+    from train.report.run_report import write_run_report
+    from train.report.text import result_lines
+
+    record = finish(run)
+    card = write_run_report(run.folder)
+    what = f"{BEST}, epoch {record['epoch']} of {run.progress.epoch}"
+    for line in result_lines(record, what, apart=False):
+        console.say(line)
+    console.say(f"in {run.folder}: {BEST}, {EVALUATION_FILE}, {METRICS_FILE}, {PICTURES}/ and {TABLE_FILE}, "
+                "which also has the results by class, distance and angle")  # fmt: skip
+    console.say(card)
 
 
 def read_config(options: Document, config_name: str | None, resume: bool) -> RunConfig:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -18,20 +17,21 @@ from train.data.regimes import epoch_items, plan_epoch
 from train.data.stream import Batch
 from train.engine.checkpoint import better_than
 from train.engine.evaluate import Evaluation, evaluate
-from train.engine.run import Progress, Reporter, Run, run_baselines
-from train.report.pictures import draw_samples
-from train.report.tensorboard import Watch
-from train.report.text import epoch_lines
+from train.engine.run import Listener, Progress, Reporter, Run, run_baselines
+from train.engine.sample_predictions import predict_samples
 from train.run_folder import BEST, LAST, METRICS_FILE, metrics_lines
 from train.stop import Stopped
 
 
-def train(run: Run, reporter: Reporter) -> None:
-    """Train to the last epoch. Raises Stopped, with `last.pt` written, once a stop was asked for."""
+def train(run: Run, reporter: Reporter, listener: Listener | None = None) -> None:
+    """Train to the last epoch. Raises Stopped, with `last.pt` written, once a stop was asked for.
+
+    The listener follows the run on the main rank; other ranks have none.
+    """
+    run.listener = listener
     if run.ranks.is_main:
         run.baselines = run_baselines(run, reporter)
         rewind_metrics(run.folder / METRICS_FILE, run.progress)
-        run.watch = Watch(run.folder, at=run.progress.groups, wandb_project=run.config.wandb)
     if not run.val.samples:
         reporter.say("the val split is empty: nothing is measured, and best.pt is the last epoch's")
     while run.progress.epoch < run.config.epochs:
@@ -45,13 +45,13 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
     """What is left of the epoch under way, in its order."""
     config, progress = run.config, run.progress
     items = epoch_items(config, run.samples, progress.epoch)
-    groups = remaining(plan_epoch(config, items, progress.counters), progress.items)
+    micro_batches = remaining(plan_epoch(config, items, progress.counters), progress.items)
     total = len(items)
     what = f"epoch {progress.epoch + 1}/{config.epochs}"
     recent, whole = Meter(), Meter()
     run.objective.network.train()
     saved = started = time.perf_counter()
-    for group, share, batch, waited in groups_with_batches(run, groups):
+    for micro_batch, share, batch, waited in with_batches(run, micro_batches):
         stop, save = run.ranks.any(run.stopping(), time.perf_counter() - saved > 60 * config.checkpoint_minutes)
         if stop or save:
             read_back(run, recent, whole)
@@ -59,12 +59,11 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
             saved = time.perf_counter()
         if stop:
             raise Stopped
-        on_device = None if batch is None else batch.to(run.objective.device)
-        run.steps.run(share, on_device, f"{what}, group {progress.groups + 1}")
+        run.steps.run(share, batch, f"{what}, micro-batch {progress.groups + 1}")
         elapsed, started = time.perf_counter() - started, time.perf_counter()
-        advance(progress, group, elapsed)
+        advance(progress, micro_batch, elapsed)
         for meter in (recent, whole):
-            meter.add_time(group, elapsed, waited)
+            meter.add_time(micro_batch, elapsed, waited)
         if progress.groups % config.log_every == 0:
             read_back(run, recent, whole)
             log_metrics(run, "step", recent)
@@ -77,20 +76,20 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
         log_metrics(run, "trained", whole)
 
 
-def groups_with_batches(
-    run: Run, groups: Sequence[MicroBatch]
+def with_batches(
+    run: Run, micro_batches: Sequence[MicroBatch]
 ) -> Iterator[tuple[MicroBatch, MicroBatch, Batch | None, float]]:
-    """Each group, this rank's share of it, what was read for that, and the seconds that it was waited for.
+    """Yield each micro-batch, this rank's share of it, the share's data on the device, and the seconds waited for it.
 
-    None was read where this rank has no image of the group.
+    The data is None where this rank has no image of the micro-batch.
     """
-    shares = [share_of_rank(group, run.ranks.rank, run.ranks.size) for group in groups]
+    shares = [share_of_rank(micro_batch, run.ranks.rank, run.ranks.size) for micro_batch in micro_batches]
     reads = [list(share.reads) for share in shares if share.reads]
     batches = iter(run.train.batches(reads, epoch=run.progress.epoch))
-    for group, share in zip(groups, shares, strict=True):
+    for micro_batch, share in zip(micro_batches, shares, strict=True):
         asked = time.perf_counter()
         batch = next(batches) if share.reads else None
-        yield group, share, batch, time.perf_counter() - asked
+        yield micro_batch, share, batch, time.perf_counter() - asked
 
 
 def read_back(run: Run, *meters: Meter) -> None:
@@ -100,12 +99,12 @@ def read_back(run: Run, *meters: Meter) -> None:
         meter.add_losses(losses)
 
 
-def advance(progress: Progress, group: MicroBatch, seconds: float) -> None:
+def advance(progress: Progress, micro_batch: MicroBatch, seconds: float) -> None:
     """Count a group."""
     progress.groups += 1
-    progress.items += group.items
-    progress.total_items += group.items
-    progress.images += len(group.reads)
+    progress.items += micro_batch.items
+    progress.total_items += micro_batch.items
+    progress.images += len(micro_batch.reads)
     progress.seconds += seconds
 
 
@@ -144,17 +143,11 @@ def measure_epoch(run: Run, reporter: Reporter) -> None:
         run.save(BEST)
     short = {name: value for name, value in record.items() if name != "parts"}  # those are in eval.json, of best.pt
     write_line(run, {"kind": "epoch", "best": best, **short})
-    show_samples(run)
-    for line in epoch_lines(record, config.epochs, best):
-        reporter.say(line)
-
-
-def show_samples(run: Run) -> None:
-    """The same val samples after every epoch, for whoever watches."""
-    if run.watch is not None and run.val.samples:
-        with TemporaryDirectory() as folder:
-            for path in draw_samples(Path(folder), run.objective, run.val, run.tasks, count=2):
-                run.watch.picture(path, run.progress.groups)
+    if run.listener is not None:
+        if run.val.samples:
+            for pieces in predict_samples(run.objective, run.val, run.tasks, count=2):
+                run.listener.sample(pieces, progress.groups)
+        run.listener.epoch(record, config.epochs, best)
 
 
 def evaluation_record(run: Run, result: Evaluation) -> dict[str, Any]:
@@ -179,11 +172,11 @@ class Meter:
     seconds: float = 0.0
     waited: float = 0.0  # of the seconds, for data
 
-    def add_time(self, group: MicroBatch, seconds: float, waited: float) -> None:
+    def add_time(self, micro_batch: MicroBatch, seconds: float, waited: float) -> None:
         """Take what a group held and took."""
         self.waited += waited
-        self.items += group.items
-        self.images += len(group.reads)
+        self.items += micro_batch.items
+        self.images += len(micro_batch.reads)
         self.seconds += seconds
 
     def add_losses(self, losses: Mapping[str, Sequence[float]]) -> None:
@@ -240,10 +233,10 @@ def log_metrics(run: Run, kind: str, meter: Meter) -> None:
 
 
 def write_line(run: Run, line: dict[str, Any]) -> None:
-    """Into `metrics.jsonl`, and to whoever watches."""
+    """Append to `metrics.jsonl`, and tell the listener."""
     append_line(run.folder / METRICS_FILE, line)
-    if run.watch is not None:
-        run.watch.line(line)
+    if run.listener is not None:
+        run.listener.line(line)
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: eval.json and pictures of its best checkpoint, and the table."""
+"""The evaluation of a finished run's best checkpoint, and of any checkpoint on any set of shards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from models.cost import forward_gmac, parameter_counts
 from shards.reader import ShardSet
 from shards.writer import write_whole
-from train.config import RunConfig
+from train.config import RunConfig, dump_toml
 from train.data.grouping import GROUPINGS, WHOLE
 from train.engine.baselines import score_groups
 from train.engine.checkpoint import Checkpoint, build_network, check_data, load_checkpoint
@@ -30,38 +30,36 @@ from train.engine.run import (
     open_shards,
     open_stream,
 )
+from train.engine.sample_predictions import save_predictions
 from train.presets import build_config
-from train.report.model_card import write_card
-from train.report.pictures import draw_curves, draw_samples
-from train.report.text import counts_line, result_text
-from train.run_folder import BEST, EVALUATION_FILE, METRICS_FILE, PICTURES, TABLE_FILE, metrics_lines
+from train.run_folder import BEST, EVALUATION_FILE, PICTURES, PIECES
 
 
-def finish(run: Run, reporter: Reporter) -> None:
-    """Evaluation, pictures and table of `best.pt`, from the validation of its epoch."""
+def finish(run: Run) -> dict[str, Any]:
+    """Write `eval.json`, from the validation of the epoch of `best.pt`, and predictions of some samples.
+
+    Returns the content of `eval.json`.
+    """
     held = load_checkpoint(run.folder / BEST)
     run.objective.network.load_state_dict(held["weights"])
-    draw_samples(run.folder / PICTURES, run.objective, run.val if run.val.samples else run.train, run.tasks)
-    draw_curves(run.folder / PICTURES / "losses.png", metrics_lines(run.folder / METRICS_FILE))
+    stream = run.val if run.val.samples else run.train
+    save_predictions(run.folder / PICTURES / PIECES, run.objective, stream, run.tasks)
     record = {
         "checkpoint": BEST,
         "split": "val",
         **_origin(run.config, run.facts, run.shards, run.objective),
+        "tasks": list(run.tasks),
+        "trained": _trained(held),
         **run.progress.best_result,  # of best.pt, its counts included
         "counts_at_end": run.counts,
         "peak_memory": peak_memory(run.objective.device),
     }
     write_whole(run.folder / EVALUATION_FILE, orjson.dumps(record, option=orjson.OPT_INDENT_2))
-    card = write_card(run.folder / BEST, held, record)
-    write_whole(run.folder / TABLE_FILE, (result_text(record, apart=True) + "\n").encode())
-    say_result(record, f"best.pt, epoch {record['epoch']} of {run.progress.epoch}", reporter, apart=False)
-    reporter.say(f"in {run.folder}: {BEST}, {EVALUATION_FILE}, {METRICS_FILE}, {PICTURES}/ and {TABLE_FILE}, "
-                 "which also has the results by class, distance and angle")  # fmt: skip
-    reporter.say(card)
+    return record
 
 
 def _origin(config: RunConfig, facts: Mapping[str, Any], shards: ShardSet, objective: Objective) -> dict[str, Any]:
-    """Without which the numbers cannot be compared with others."""
+    """Provenance: the configuration, data and machine that a comparison with other results needs."""
     device = objective.device
     return {
         "mode": config.mode,
@@ -82,6 +80,11 @@ def _origin(config: RunConfig, facts: Mapping[str, Any], shards: ShardSet, objec
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
     }
+
+
+def _trained(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Provenance of the weights, which may come from another data set and another version than the evaluation."""
+    return {"manifest_sha256": checkpoint["manifest_sha256"], "made_by": checkpoint.get("made_by")}
 
 
 def network_cost(objective: Objective, size_px: int) -> dict[str, Any]:
@@ -112,20 +115,6 @@ def peak_memory(device: torch.device) -> dict[str, int | None]:
     return {"process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "gpu_bytes": gpu}
 
 
-def say_result(record: Mapping[str, Any], what: str, reporter: Reporter, *, apart: bool = True) -> None:
-    """The table, or that there is none; `apart`, also what it takes apart."""
-    reporter.say("")
-    if not record["metrics"]:
-        reporter.say(f"{what}: split {record['split']} has no sample to be measured on")
-        return
-    reporter.say(f"{what}, on {record['val_samples']} samples of split {record['split']}")
-    reporter.say(f"trained for {counts_line(record['counts'])}")
-    reporter.say(f"backbone weights: {record['weights']}")
-    reporter.say("")
-    reporter.say(result_text(record, apart=apart))
-    reporter.say("")
-
-
 def _restored(config: RunConfig, checkpoint: Checkpoint, device: torch.device) -> Objective:
     network = build_network(config, checkpoint["facts"])
     network.load_state_dict(checkpoint["weights"])
@@ -142,10 +131,11 @@ def evaluate_checkpoint(
     by: str | None = None,
     stopping: Callable[[], bool],
     reporter: Reporter,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], str]:
     """A checkpoint's metrics on a split of any set of shards, beside constants from that set's train split.
 
-    `by` camera or scene: those of each one too, from the same pass.
+    `by` camera or scene: those of each one too, from the same pass. Returns the record, as in `eval.json`, and the
+    config of the checkpoint's run as TOML.
     """
     checkpoint = load_checkpoint(path)
     config, facts = build_config(checkpoint["config"]), checkpoint["facts"]
@@ -172,14 +162,14 @@ def evaluate_checkpoint(
         "checkpoint": str(path),
         "split": split,
         **_origin(config, facts, shards, objective),
+        "tasks": list(checkpoint["tasks"]),
+        "trained": _trained(checkpoint),
         "epoch": checkpoint["progress"]["epoch"],
         "counts": checkpoint["counts"],
         **result.record(config.coefficient, baselines[WHOLE]),
         "peak_memory": peak_memory(device),
     }
-    if split == "val":  # what is measured on training data is no result
-        reporter.say(write_card(path, checkpoint, record))
     if by:
         groups = {name: group.record(config.coefficient, baselines[name]) for name, group in result.groups.items()}
         record |= {"by": by, "groups": groups}
-    return record
+    return record, dump_toml(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,8 +35,8 @@ from train.engine.initial_weights import find_start
 from train.engine.objective import Objective
 from train.engine.provenance import provenance
 from train.engine.step import TrainingStep
-from train.report.tensorboard import Watch
 from train.run_folder import BASELINES_FILE, BEST, CONFIG_FILE, EVALUATION_FILE, LAST, METRICS_FILE
+from train.sample_pieces import Pieces
 
 _OF_A_RUN = (CONFIG_FILE, METRICS_FILE, LAST, BEST, EVALUATION_FILE)
 
@@ -49,6 +49,19 @@ class Reporter(Protocol):
 
     def progress(self, what: str, done: int, total: int, facts: Callable[[], str]) -> None:
         """How far `what` is; called for every step, `facts` only where it is shown."""
+
+
+class Listener(Protocol):
+    """Follows a training run on its first rank: event files, pictures, lines for people."""
+
+    def line(self, line: Mapping[str, Any]) -> None:
+        """A line was added to `metrics.jsonl`."""
+
+    def epoch(self, record: Mapping[str, Any], epochs: int, best: bool) -> None:
+        """A validation is done; `best` says that its weights are now `best.pt`."""
+
+    def sample(self, pieces: Pieces, step: int) -> None:
+        """Labels and predictions of a val sample after `step` groups of images."""
 
 
 @dataclass
@@ -83,7 +96,7 @@ class Run:
     ranks: ProcessGroup
     stopping: Callable[[], bool]  # whether a signal asked this process to stop
     baselines: Baselines = field(default_factory=dict)
-    watch: Watch | None = None  # of the first rank, while it trains
+    listener: Listener | None = None  # on the first rank, while it trains
 
     @property
     def folder(self) -> Path:
@@ -126,8 +139,6 @@ class Run:
 
     def close(self) -> None:
         """End the reading threads and close the shards."""
-        if self.watch is not None:
-            self.watch.close()
         self.train.close()
         self.val.close()
         self.shards.close()

@@ -1,4 +1,4 @@
-"""Runs set beside each other: read from their folders, put into columns by regime, averaged over their seeds."""
+"""Finished runs, read from their folders, grouped into the columns of a comparison, averaged over their seeds."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from typing import Any
 import orjson
 
 from shards.schema import TASKS
-from train.report.curves import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
+from train.report.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 from train.run_folder import CONFIG_FILE, EVALUATION_FILE, FREE_KEYS, METRICS_FILE, metrics_lines, read_config
 
 ASYMMETRIC, SYMMETRIC = "asymmetric", "symmetric"
 OWN_NETWORKS, ONE_TASK = "single-task networks", "multi-task network on one task"
-KINDS = {ASYMMETRIC: VERMILLION, SYMMETRIC: GREEN, OWN_NETWORKS: PURPLE, ONE_TASK: BLUE}  # table 4.1's columns
-_FURTHER = (ORANGE, SKY, BLACK, "#999999")  # colours of a regime's second column and so on
-_OF_A_SEED = {*FREE_KEYS, "seed"} - {"epochs"}  # keys of a config that runs of one cell may differ in
+KINDS = {ASYMMETRIC: VERMILLION, SYMMETRIC: GREEN, OWN_NETWORKS: PURPLE, ONE_TASK: BLUE}  # columns of table 4.1
+_FURTHER_COLOURS = (ORANGE, SKY, BLACK, "#999999")  # of a regime's second column and so on
+_SEED_KEYS = {*FREE_KEYS, "seed"} - {"epochs"}  # config keys in which the runs of one cell may differ
 _NEEDED = ("metrics", "counts", "manifest_sha256", "seed")
-_NAMED = 3  # differences that a column's name spells out
+_NAMED_SETTINGS = 3  # settings that a column's name spells out, at most
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run's folder says."""
+    """A finished run, as its folder describes it."""
 
     folder: Path
     config: Mapping[str, Any]
     record: Mapping[str, Any]  # eval.json
-    epochs: list[dict[str, Any]]  # the lines of metrics.jsonl about validation
+    lines: list[dict[str, Any]]  # metrics.jsonl
 
     @property
     def kind(self) -> str:
-        """Which of the four columns of table 4.1 it belongs to."""
+        """One of KINDS, the columns of table 4.1."""
         if self.config["mode"] != "single":
             return str(self.config["mode"])
         return OWN_NETWORKS if self.config["network"]["name"] == "stl" else ONE_TASK
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks that it was measured on."""
+        """The tasks with a metric in eval.json."""
         return [task for task in TASKS if any(row["task"] == task for row in self.record["metrics"])]
 
     @property
     def seed(self) -> int:
-        """Of its first weights and its order."""
+        """The seed of the first weights and of the order of the data."""
         return int(self.record["seed"])
 
     @property
     def flat_config(self) -> dict[str, Any]:
-        """`network.norm` -> `group`, without what a single-task network has no use for."""
+        """The config as `network.norm` -> `group`, without keys that a single-task network does not use."""
         unused = ("network.backbone", "network.norm") if self.kind == OWN_NETWORKS else ()
         return {key: value for key, value in flat(self.config).items() if key not in unused}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What, beside the seed, decides its result."""
-        settings = {key: value for key, value in self.flat_config.items() if key not in _OF_A_SEED}
+        """Everything beside the seed that decides the result."""
+        settings = {key: value for key, value in self.flat_config.items() if key not in _SEED_KEYS}
         return {**settings, "data set": self.record["manifest_sha256"][:12], "first weights": self.record["weights"]}
 
 
@@ -82,32 +82,47 @@ class Column:
 
 @dataclass(frozen=True)
 class Spread:
-    """A mean over seeds, and their standard deviation (n - 1) where there are several."""
+    """Mean over seeds, and the standard deviation of the sample (n - 1) where there are several seeds."""
 
     mean: float
     deviation: float | None
     count: int
 
 
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """The mean of the values that are known; None where there is none."""
+    known = spread(values)
+    return None if known is None else known.mean
+
+
 def spread(values: Sequence[float | None]) -> Spread | None:
-    """None where nothing was measured."""
+    """Mean and standard deviation of the values that are known; None where there is none."""
     known = [value for value in values if value is not None]
     if not known:
         return None
     return Spread(fmean(known), stdev(known) if len(known) > 1 else None, len(known))
 
 
-def load_runs(folders: Sequence[Path]) -> list[RunResult]:
-    """Each folder once. Raises ValueError where one holds no finished run."""
-    return [load_run(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
+def load_runs(folders: Sequence[Path]) -> tuple[list[RunResult], list[str]]:
+    """The finished runs, each folder once, and a line for each path that holds none.
+
+    Raises ValueError where there is no finished run at all.
+    """
+    runs, left_out = [], []
+    for folder in {folder.resolve(): folder for folder in folders}.values():
+        try:
+            runs.append(load_run(folder))
+        except ValueError as error:
+            left_out.append(str(error))
+    if not runs:
+        raise ValueError("; ".join(left_out))
+    return runs, left_out
 
 
 def load_run(folder: Path) -> RunResult:
-    """A run from its folder. Raises ValueError in one line where it is none, unfinished or damaged."""
+    """A run from its folder. Raises ValueError in one line where there is no run, or it is unfinished or damaged."""
     if not (folder / CONFIG_FILE).is_file():
-        raise ValueError(
-            f"{folder} holds no run: it has no {CONFIG_FILE}, which amtl-train writes into its --out folder"
-        )
+        raise ValueError(f"{folder} holds no run: it has no {CONFIG_FILE}, which amtl-train writes into its run folder")
     path = folder / EVALUATION_FILE
     if not path.is_file():
         raise ValueError(f"{folder} holds a run that is not finished: it has no {EVALUATION_FILE}; go on with --resume")
@@ -118,15 +133,13 @@ def load_run(folder: Path) -> RunResult:
         raise ValueError(f"{path} is not JSON ({error}): it is damaged") from error
     if missing:
         raise ValueError(f"{path} has no {missing[0]}: it was not written by amtl-train, or by another version")
-    lines = [line for line in metrics_lines(folder / METRICS_FILE) if line.get("kind") == "epoch"]
-    return RunResult(folder, read_config(folder), record, lines)
+    return RunResult(folder, read_config(folder), record, metrics_lines(folder / METRICS_FILE))
 
 
 def build_columns(runs: Sequence[RunResult]) -> list[Column]:
-    """Columns in the order of table 4.1; a regime in several configurations has several.
+    """Columns in the order of table 4.1. A regime that was run in several configurations has several columns.
 
-    Single-task runs of one configuration make one column, and so do those of several configurations as long as each
-    task has one of them.
+    Single-task runs share a column as long as each task has only one configuration.
     """
     columns: list[Column] = []
     for kind in KINDS:
@@ -135,7 +148,7 @@ def build_columns(runs: Sequence[RunResult]) -> list[Column]:
             tasks = cell[0].tasks
             column = next((column for column in of_kind if _belongs(cell, column)), None)
             if column is None:
-                colour = (KINDS[kind], *_FURTHER)[min(len(of_kind), len(_FURTHER))]
+                colour = (KINDS[kind], *_FURTHER_COLOURS)[min(len(of_kind), len(_FURTHER_COLOURS))]
                 of_kind.append(column := Column(kind, kind, colour))
             column.cells |= dict.fromkeys(tasks, cell)
         _tell_apart(of_kind)
@@ -144,7 +157,7 @@ def build_columns(runs: Sequence[RunResult]) -> list[Column]:
 
 
 def _cells(runs: Sequence[RunResult]) -> list[Cell]:
-    """Runs whose settings are equal, by growing seed."""
+    """Groups of runs with equal settings, each sorted by seed."""
     cells: list[Cell] = []
     for run in runs:
         cell = next((cell for cell in cells if cell[0].settings == run.settings), None)
@@ -155,23 +168,23 @@ def _cells(runs: Sequence[RunResult]) -> list[Cell]:
 
 
 def _belongs(cell: Cell, column: Column) -> bool:
-    """Whether the column has room for the cell's task; multi-task runs fill a column of their own."""
+    """Whether the column has no cell yet for the single task of `cell`. Multi-task runs have a column of their own."""
     return cell[0].config["mode"] == "single" and not set(cell[0].tasks) & set(column.cells)
 
 
 def _tell_apart(columns: Sequence[Column]) -> None:
-    """Name columns of one regime by the settings in which they differ."""
+    """Add to the names of a regime's columns the settings in which they differ."""
     if len(columns) < 2:
         return
     of_column = [next(iter(column.cells.values()))[0].settings for column in columns]
     different = [key for key in differing(of_column) if key != "task"]
     for column, settings in zip(columns, of_column, strict=True):
-        named = [f"{key} = {settings.get(key, 'none')}" for key in different[:_NAMED]]
-        column.name = f"{column.kind} ({', '.join(named)}{', ...' if len(different) > _NAMED else ''})"
+        named = [f"{key} = {settings.get(key, 'none')}" for key in different[:_NAMED_SETTINGS]]
+        column.name = f"{column.kind} ({', '.join(named)}{', ...' if len(different) > _NAMED_SETTINGS else ''})"
 
 
 def differing(documents: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys, in their order, that do not have one value in all of the documents."""
+    """Keys whose value is not the same in all documents."""
     keys = dict.fromkeys(key for document in documents for key in document)
     return [key for key in keys if len({str(document.get(key)) for document in documents}) > 1]
 
@@ -206,7 +219,7 @@ def _of_mtl(run: RunResult, key: str) -> Any:
 
 
 def warnings(runs: Sequence[RunResult], columns: Sequence[Column]) -> list[str]:
-    """What stands against comparing these runs, a line each."""
+    """Reasons why these runs cannot be compared as they are, a line each."""
     lines = []
     for what, why, value_of in _COMPARED:
         holders: dict[str, list[str]] = {}

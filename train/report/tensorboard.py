@@ -1,4 +1,4 @@
-"""A run as it can be watched: TensorBoard's event files in the run folder, from the lines of metrics.jsonl."""
+"""TensorBoard event files in the run folder, written from the lines of metrics.jsonl; W&B can follow them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
+from shards.draw import Picture
 from train.run_folder import EVENTS
 
 
-class Watch:
-    """Curves by task, of training and validation, and pictures of the same samples at every epoch."""
+class EventFiles:
+    """Training and validation curves by task, and pictures of the same val samples after every epoch."""
 
     def __init__(self, folder: Path, *, at: int, wandb_project: str | None = None) -> None:
-        """`at`: groups of images trained so far; what a former process wrote beyond is hidden.
+        """`at` is the number of groups of images trained so far; events of a former process beyond it are hidden.
 
         Raises ValueError where W&B is asked for and not installed.
         """
@@ -27,14 +25,13 @@ class Watch:
         self._writer = SummaryWriter(str(folder / EVENTS), purge_step=at)
 
     def line(self, line: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl; its step counts groups of images."""
+        """Add the points of a line of metrics.jsonl at its step, which counts groups of images."""
         for name, value in scalars(line):
             self._writer.add_scalar(name, value, line["step"])
 
-    def picture(self, path: Path, step: int) -> None:
-        """A picture of a val sample, under its name."""
-        with Image.open(path) as image:
-            self._writer.add_image(f"val/{path.stem}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
+    def picture(self, name: str, picture: Picture, step: int) -> None:
+        """Add a picture of a val sample."""
+        self._writer.add_image(f"val/{name}", picture, step, dataformats="HWC")
 
     def close(self) -> None:
         """Write what is still in memory."""
@@ -42,7 +39,7 @@ class Watch:
 
 
 def scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The curves that a line of metrics.jsonl holds a point of."""
+    """(curve, value) for each point that a line of metrics.jsonl holds."""
     if line["kind"] == "step":
         for task, loss in line["losses"].items():
             yield f"loss/{task}/train", loss
@@ -66,7 +63,7 @@ def scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def start_wandb(folder: Path, project: str) -> None:
-    """Weights & Biases takes what TensorBoard is given."""
+    """Start a run of Weights & Biases that copies everything written for TensorBoard."""
     try:
         import wandb  # noqa: PLC0415 - an extra
     except ImportError as error:

@@ -74,6 +74,21 @@ def result_text(record: Mapping[str, Any], *, apart: bool) -> str:
     return "\n\n".join(blocks)
 
 
+def result_lines(record: Mapping[str, Any], what: str, *, apart: bool) -> list[str]:
+    """The evaluation of `what` for the terminal: its training, and the table as in `result_text`."""
+    if not record["metrics"]:
+        return ["", f"{what}: split {record['split']} has no sample to be measured on"]
+    return [
+        "",
+        f"{what}, on {record['val_samples']} samples of split {record['split']}",
+        f"trained for {counts_line(record['counts'])}",
+        f"backbone weights: {record['weights']}",
+        "",
+        result_text(record, apart=apart),
+        "",
+    ]
+
+
 def text_table(headings: Sequence[str], lines: Sequence[Sequence[str]], *, right: Sequence[int]) -> str:
     """Columns two spaces apart; those of the numbers `right` are flush right."""
     cells = [headings, *lines]

@@ -1,0 +1,115 @@
+"""The comparison of several runs: one HTML file with everything inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from shards.schema import TASKS
+from shards.writer import write_whole
+from train.report.figures import breakdown_figure, loss_figure, loss_table, metric_figure, steering_figure
+from train.report.gallery import CAPTIONS, Gallery, build_gallery, load_samples
+from train.report.runs import OWN_NETWORKS, Column, RunResult, build_columns, warnings
+from train.report.tables import (
+    NetworkComparison,
+    Table,
+    breakdown_table,
+    common_settings,
+    cost_table,
+    network_table,
+    results_table,
+    runs_table,
+    settings_table,
+)
+from train.report.templates import render
+from train.tasks import DEFINITIONS
+
+TITLE = "Asymmetric multi-task learning: runs compared"
+
+
+def write_report(
+    runs: Sequence[RunResult], networks: Sequence[NetworkComparison], out: Path, notes: Sequence[str] = ()
+) -> list[str]:
+    """Write the page. Returns its warnings, which begin with `notes`."""
+    columns = build_columns(runs)
+    told = [*notes, *warnings(runs, columns)]
+    galleries = [(gallery, CAPTIONS[gallery.task]) for gallery in _galleries(columns)]
+    page = render(
+        "report.html.jinja",
+        title=TITLE,
+        summary=_summary(runs),
+        warnings=told,
+        regimes=[(column.name, column.colour) for column in columns],
+        results=results_table(columns),
+        costs=cost_table(columns),
+        networks=[network_table(one) for one in networks],
+        losses=loss_figure(columns),
+        loss_values=loss_table(columns),
+        metrics=metric_figure(columns),
+        galleries=galleries,
+        steering=_steering(columns),
+        breakdowns=_breakdowns(columns),
+        runs=runs_table(runs),
+        settings=settings_table(columns),
+        common=common_settings(runs),
+        fingerprints=_fingerprints(runs),
+    )
+    write_whole(out, page.encode())
+    return told
+
+
+def network_shapes(runs: Sequence[RunResult]) -> list[tuple[int, float, str]]:
+    """(image size in px, width, backbone) of each run, for which the costs of the networks are compared."""
+    return [
+        (int(run.record["size_px"]), float(run.config["network"]["width"]), _backbone(run, runs))
+        for run in runs
+        if "size_px" in run.record
+    ]
+
+
+def _backbone(run: RunResult, runs: Sequence[RunResult]) -> str:
+    """The run's backbone. A single-task network has none: it is compared with that of the multi-task runs."""
+    multitask = [other.config["network"]["backbone"] for other in runs if other.kind != OWN_NETWORKS]
+    own = run.config["network"]["backbone"]
+    return str(multitask[0] if run.kind == OWN_NETWORKS and multitask else own)
+
+
+def _galleries(columns: Sequence[Column]) -> list[Gallery]:
+    """A gallery for each task whose results are pictures."""
+    held = ((task, load_samples(columns, task)) for task in CAPTIONS)
+    return [build_gallery(task, samples) for task, samples in held if samples]
+
+
+def _steering(columns: Sequence[Column]) -> str:
+    samples = load_samples(columns, "steering")
+    return steering_figure(samples, {column.name: column.colour for column in columns}) if samples else ""
+
+
+def _breakdowns(columns: Sequence[Column]) -> list[tuple[str, str, Table]]:
+    """For each task: bars, their caption, and the table."""
+    found = []
+    for task in TASKS:
+        table = breakdown_table(task, columns)
+        if table is not None:
+            what = DEFINITIONS[task].breakdown
+            share = f"with the share of the {what.counted} in the val split; means over seeds."
+            text = f"{task.capitalize()}: {what.metrics[0].name} by {what.by}, {share}"
+            found.append((breakdown_figure(task, columns), text, table))
+    return found
+
+
+def _summary(runs: Sequence[RunResult]) -> str:
+    """`3 runs; data set 12ab34cd56ef (samples: train 240, val 60); 256 px`"""
+    sets = dict.fromkeys(run.record["manifest_sha256"][:12] for run in runs)
+    totals = runs[0].record.get("totals", {})
+    sizes = ", ".join(f"{split} {of.get('samples', 0):,}" for split, of in totals.items())
+    samples = f" (samples: {sizes})" if sizes else ""
+    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    return f"{count}; data set {', '.join(sets)}{samples}; {runs[0].record.get('size_px', '?')} px"
+
+
+def _fingerprints(runs: Sequence[RunResult]) -> Mapping[str, str]:
+    """Data set -> the fingerprints of its conversion rules by label."""
+    sets = {run.record["manifest_sha256"][:12]: run.record.get("fingerprints", {}) for run in runs}
+    return {name: ", ".join(f"{label} {print_[:12]}" for label, print_ in found.items())
+            for name, found in sets.items() if found}  # fmt: skip
