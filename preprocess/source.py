@@ -211,9 +211,8 @@ def _add_frame_file(
 
 def file_of(what: str, frame: Frame, bus: Mapping[str, FileRef]) -> FileRef:
     """The file that was found bad, by what it made the frame lose: `frame`, `timestamp` or a label."""
-    if what == "steering":
-        return bus[frame.scene]
-    return frame.files[{"frame": "image", TIMESTAMP: "camera_json"}.get(what, what)]
+    kind = {"frame": "image", TIMESTAMP: "camera_json"}.get(what, what)
+    return frame.files[kind] if kind in frame.files else bus[frame.scene]  # a label without a file is the bus's
 
 
 def locate(files: Iterable[FileRef]) -> dict[FileRef, str]:

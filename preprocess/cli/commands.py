@@ -12,11 +12,15 @@ import orjson
 from PIL import Image
 
 from preprocess.build import How, Work, build, survey, write_stale
+from preprocess.build_plan import Plan, make_plan
 from preprocess.cli.console import Commands, Progress
 from preprocess.cli.options import CAMERA, JSON, SHARDS, WORKERS, parse_part, parse_share, rules_option
+from preprocess.fingerprints import fingerprints
 from preprocess.lock import Lock
-from preprocess.plan import Plan, make_plan
-from preprocess.report import (
+from preprocess.rules import change_lines, rule_changes, rules_to_tables, rules_to_toml
+from preprocess.slurm import array_script
+from preprocess.source import find_source
+from preprocess.summary_text import (
     bad_lines,
     count_bad_frames,
     left_out_lines,
@@ -24,9 +28,6 @@ from preprocess.report import (
     summary_lines,
     work_lines,
 )
-from preprocess.rules import change_lines, fingerprints, rule_changes, rules_to_tables, rules_to_toml
-from preprocess.slurm import array_script
-from preprocess.source import find_source
 from shards.geometry import CAMERAS, FRONT_CENTER
 from shards.manifest import read_manifest
 from shards.reader import ShardSet

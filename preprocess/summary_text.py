@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.build import Work
-from preprocess.plan import Plan
+from preprocess.build_plan import Plan
 from preprocess.rules import change_lines, rule_changes, rules_to_tables
 from preprocess.source import FileRef, file_of, locate
 from shards.manifest import read_record
@@ -33,9 +33,9 @@ def work_lines(plan: Plan, work: Work, out: Path) -> Iterator[str]:
         if reasons:
             parts = ", ".join(f"{why} ({count} frames)" for why, count in reasons.items())
             yield f"  {label}: {work.shards_of[label]} shards: {parts}"
-    carried = [label for label, reasons in work.conversions.items() if work.stale and not reasons]
-    if carried:
-        yield f"  carried over, byte for byte: {', '.join(carried)}"
+    reused = [label for label, reasons in work.conversions.items() if work.stale and not reasons]
+    if reused:
+        yield f"  carried over, byte for byte: {', '.join(reused)}"
     if work.fresh:
         yield f"to keep: {len(work.fresh)} shards, {sum(frames[name] for name in work.fresh)} frames"
     if work.surplus:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.plan import make_plan, split_frames
+from preprocess.build_plan import make_plan, split_frames
 from preprocess.rules import DepthRule, Rules, SplitRule
 from preprocess.source import Frame, Source, find_source
 
