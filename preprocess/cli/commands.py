@@ -38,6 +38,7 @@ from shards.verify import verify
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="asymmetric-mtl")
 def main() -> None:
     """A2D2's tars to WebDataset shards that a multi-task network can learn from."""
 
