@@ -35,7 +35,7 @@ FRAMES = 20
 
 
 class Ours:
-    """What `preprocess.convert` does, stage by stage."""
+    """The stages of `preprocess.convert`, one by one."""
 
     def __init__(self, root: Path) -> None:
         self.rules = Rules()

@@ -45,7 +45,7 @@ _INDEX_LOST = "its index is missing or damaged"  # the manifest says that the sh
 
 @dataclass(frozen=True)
 class Work:
-    """What a build has to do."""
+    """The work of a build."""
 
     fresh: dict[str, ShardIndex]  # shards that are kept as they are
     stale: dict[str, str]  # shards to write -> why
@@ -123,7 +123,7 @@ def _survey_labels(shard: ShardPlan, kept: Mapping[str, EarlierSample], plan: Pl
 
 @dataclass(frozen=True)
 class How:
-    """How shards are written."""
+    """Options for writing shards."""
 
     workers: int = 1  # processes on this machine
     dask: str | None = None  # or the address of a cluster

@@ -32,7 +32,7 @@ class PlannedFrame:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be: its frames in order."""
+    """One planned shard: its frames in order."""
 
     name: str
     split: str
@@ -42,7 +42,7 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole set to be."""
+    """A whole planned set."""
 
     rules: Rules
     calibrations: dict[str, Calibration]  # of the cameras in the set, by file token
@@ -139,7 +139,7 @@ def _sources(frame: Frame, bus: list[int] | None, labels: Sequence[str], checksu
 
 
 def _identity(file: FileRef, checksum: bool) -> list[int]:
-    """What changes when the file does: its size, and its times or the checksum of its content."""
+    """Numbers that change when the file does: its size, and its times or the checksum of its content."""
     if not checksum:
         return [file.size, *file.stamp]
     try:

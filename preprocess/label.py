@@ -47,7 +47,7 @@ def _no_signals(_: Any) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class LabelConverter:
-    """How one label is made.
+    """The conversion of one label, and the files and signals that it needs.
 
     `convert` raises Absent where the frame does not have the label for a reason that A2D2 is known to have, and
     ValueError where its file is bad. It depends on nothing but its input, so that equal files give equal bytes.

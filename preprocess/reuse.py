@@ -35,7 +35,7 @@ class EarlierSample:
 
 @dataclass(frozen=True)
 class Reuse:
-    """What a planned frame reuses."""
+    """The labels that a planned frame reuses, and the sample that has them."""
 
     earlier: EarlierSample
     labels: tuple[str, ...]  # whose bytes and section are reused

@@ -49,7 +49,7 @@ def convert_segmentation(rgb: NDArray[np.uint8], maps: PixelMaps) -> NDArray[np.
 
 
 def count_pixels(classes: NDArray[np.uint8], maps: PixelMaps) -> dict[str, Any]:
-    """What `meta.json` says of a class map: pixels per class id, of unknown colours, and not seen."""
+    """The section of `meta.json` for a class map: pixels per class id, of unknown colours, and not seen."""
     counts = np.ravel(cv2.calcHist([classes], [0], None, [256], [0, 256]))  # float32, exact below 2^24 pixels
     outside = int(np.count_nonzero(maps.outside))
     return {

@@ -1,4 +1,4 @@
-"""One shard written: the function that every engine calls, in this process, in a pool or on a cluster."""
+"""Writes one shard; every engine calls this, in this process, in a pool or on a cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Progress = Callable[[int], None]  # frames done
 
 @dataclass(frozen=True)
 class FrameJob:
-    """A frame with what converting it takes."""
+    """A frame with everything that its conversion needs."""
 
     planned: PlannedFrame
     bus: BusWindow | None  # None: not read, since all that it decides is reused
@@ -47,7 +47,7 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class Context:
-    """What all shards of a build share."""
+    """The settings that all shards of a build share."""
 
     out: Path
     rules: Rules

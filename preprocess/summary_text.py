@@ -1,4 +1,4 @@
-"""What a build finds, does and leaves, in lines for people."""
+"""Lines for people about a build: the work it plans, the set it leaves, and the census of a set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LISTED = 10  # bad files named in the closing lines; the manifest names all fra
 
 
 def work_lines(plan: Plan, work: Work, out: Path) -> Iterator[str]:
-    """What a build would do, per shard and per label, and why."""
+    """The work of a build, per shard and per label, with the reasons."""
     changes = _changes_since(plan, out)
     if changes:
         yield f"rules changed: {', '.join(changes)}"
@@ -53,7 +53,7 @@ def _changes_since(plan: Plan, out: Path) -> list[str]:
 
 
 def manifest_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """What a finished set holds."""
+    """The samples, labels and bytes of a finished set, per split."""
     for split in SPLITS:
         total = manifest["totals"][split]
         labels = ", ".join(

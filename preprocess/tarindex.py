@@ -1,4 +1,4 @@
-"""Where the members of a tar lie, from its headers alone; nothing is extracted.
+"""The places of the members of a tar, from its headers alone; nothing is extracted.
 
 The standard library's tarfile reads the headers (40 microseconds a member) and ends silently at a damaged one: what
 follows the last member is checked here. Formats: ustar, GNU and pax.

@@ -122,7 +122,7 @@ def decode_npy_into(data: bytes, out: NDArray[Any]) -> None:
 
 @cache
 def _npy_header(shape: tuple[int, ...], dtype: str) -> bytes:
-    """What the .npy of such an array begins with."""
+    """The header of the .npy file of such an array."""
     array = np.empty(shape, dtype)
     return encode_npy(array)[: -array.nbytes]
 

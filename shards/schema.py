@@ -1,4 +1,4 @@
-"""What a sample is on disk: names of labels, members, shards and files.
+"""The format of a sample on disk: names of labels, members, shards and files.
 
 A shard is a tar. Its members are named `<key>.<member>`; the members of one sample are neighbours. A label
 that a frame does not have is an absent member: absent, never zeros.

@@ -1,4 +1,4 @@
-"""What users do wrong, and what files do wrong: one clear line, and the contract's exit code."""
+"""Errors of users and of files: one clear line, and the contract's exit code."""
 
 from __future__ import annotations
 

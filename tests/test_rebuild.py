@@ -27,7 +27,7 @@ Calls = Counter[str]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """How often each converter is called."""
+    """The number of calls of each converter."""
     counted: Calls = Counter()
 
     def count(module: ModuleType, name: str) -> None:
@@ -265,7 +265,7 @@ def test_damage_in_what_would_be_carried_over_is_noticed_and_mended(synthetic: P
 
 
 def test_rules_in_code_are_rules(synthetic: Path, built: Path) -> None:
-    """What TOML says can be said in Python, and means the same."""
+    """Rules made in Python mean the same as rules from TOML."""
     source = find_source(synthetic, cameras={"frontcenter"}, skip=built)
     rules_file = built.parent / "small.toml"
     rules_file.write_text(SMALL_RULES)
