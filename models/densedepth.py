@@ -52,7 +52,7 @@ class Up(nn.Module):
 
     def forward(self, maps: Tensor, skip: Tensor) -> Tensor:
         """(B, inputs, H, W) and (B, skip, 2H, 2W) -> (B, outputs, 2H, 2W)."""
-        return self.layers(torch.cat([upsample2x(maps), skip], dim=1))
+        return self.layers(torch.cat([upsample2x_bilinear(maps), skip], dim=1))
 
 
 class DenseDepth(nn.Module):
@@ -80,9 +80,9 @@ class DenseDepth(nn.Module):
         maps = self.first(features)
         for up, skip in zip(self.up, reversed(skips), strict=True):
             maps = up(maps, skip)
-        return self.last(upsample2x(maps)).squeeze(1)
+        return self.last(upsample2x_bilinear(maps)).squeeze(1)
 
 
-def upsample2x(maps: Tensor) -> Tensor:
+def upsample2x_bilinear(maps: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, 2H, 2W), bilinear, corners on corners."""
     return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.build_plan import Plan, ShardPlan
-from preprocess.convert import bus_signals, files_of
+from preprocess.convert import needed_signals, files_of
 from preprocess.engines import Report, run_dask, run_here, run_pool
 from preprocess.reuse import (
     OLD,
@@ -196,7 +196,7 @@ def _withdraw_manifest(out: Path) -> None:
 def _jobs(plan: Plan, todo: list[ShardPlan], work: Work) -> Iterator[ShardJob]:
     """Shards with their bus windows: each scene's bus file is parsed once, when the first shard needs it."""
     frames_of = [planned.frame for shard in todo for planned in shard.frames]
-    windows = BusWindows(plan.bus, bus_signals(plan.rules), frames_of)
+    windows = BusWindows(plan.bus, needed_signals(plan.rules), frames_of)
     for shard in todo:
         frames = []
         for planned in shard.frames:

@@ -41,7 +41,7 @@ def files_of(label: str) -> tuple[str, ...]:
     return other[label] if label in other else CONVERTERS[label].files
 
 
-def bus_signals(rules: Rules) -> tuple[str, ...]:
+def needed_signals(rules: Rules) -> tuple[str, ...]:
     """The bus signals that the labels of a set need."""
     signals = (signal for label in rules.labels for signal in CONVERTERS[label].signals(getattr(rules, label)))
     return tuple(dict.fromkeys(signals))

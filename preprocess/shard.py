@@ -9,7 +9,7 @@ from pathlib import Path
 
 from preprocess.build_plan import PlannedFrame
 from preprocess.bus import BusWindow
-from preprocess.convert import NOTHING_REUSED, Converted, Converter, bus_signals
+from preprocess.convert import NOTHING_REUSED, Converted, Converter, needed_signals
 from preprocess.reuse import Reuse, ReuseReader
 from preprocess.rules import Rules
 from preprocess.source import FileRef, file_of, locate
@@ -108,7 +108,7 @@ class ShardMaker:
             # The earlier shard may be damaged: then everything is converted, and the bus file is needed after all.
             files, rules = self.context.bus, self.context.rules
             lost = reused is NOTHING_REUSED
-            bus = BusWindows(files, bus_signals(rules), [frame]).of(frame) if lost else NO_BUS_WINDOW
+            bus = BusWindows(files, needed_signals(rules), [frame]).of(frame) if lost else NO_BUS_WINDOW
         converted = self._converter.convert(frame, bus, split, reused)
         if self.context.strict and converted.left_out:
             first = converted.left_out[0]
