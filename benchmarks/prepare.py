@@ -1,4 +1,4 @@
-"""What preparing data costs: `python -m benchmarks.prepare --help`, in the checkout.
+"""The cost of preparing data: `python -m benchmarks.prepare --help`, in the checkout.
 
 CPU time of processes, medians of several rounds; what is compared is measured in the same round, one after the
 other, so that a busy machine disturbs both. A cost per frame is the slope between 20 and 120 frames: start-up, which
@@ -105,7 +105,7 @@ def measure_builds(cache: Path, rounds: int) -> Runs:
 
 
 def digest(folder: Path) -> str:
-    """Of all files' names and bytes, but for the manifest that a rebuild leaves of the set before."""
+    """A hash of all files' names and bytes, except the manifest that a rebuild leaves of the earlier set."""
     whole = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.name != "manifest.previous.json":

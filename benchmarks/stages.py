@@ -35,14 +35,14 @@ FRAMES = 20
 
 
 class Ours:
-    """What `preprocess.convert` does, stage by stage."""
+    """The stages of `preprocess.convert`, one by one."""
 
     def __init__(self, root: Path) -> None:
         self.rules = Rules()
         self.maps = make_pixel_maps(FRONT_CENTER, SIZE_HW[1], SIZE_HW[0], self.rules.image.size)
         source = find_source(root, cameras={"frontcenter"}, skip=root / "none")
         (bus,) = source.bus.values()
-        windows = bus_windows(bus.read(), window_signals(self.rules.steering.signal), source.frames, lambda _: None)
+        windows = bus_windows(bus.read(), window_signals(self.rules.steering), source.frames, lambda _: None)
         self.windows = {frame.frame_id: windows[frame.key] for frame in source.frames}
 
     def classes(self, label: NDArray[np.uint8]) -> bytes:
@@ -66,7 +66,7 @@ class Ours:
     def steering(self, frame_id: str) -> bytes:
         """The window; nothing where the frame has none."""
         try:
-            return encode_json(convert_steering(self.windows[frame_id].signals(), self.rules.steering.signal))
+            return encode_json(convert_steering(self.windows[frame_id].signals(), self.rules.steering))
         except Absent:
             return b""
 

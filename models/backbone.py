@@ -139,7 +139,7 @@ class Backbone(ResNet):
 
 
 def norm_layer(norm: str) -> Callable[[int], nn.Module]:
-    """What makes a norm layer from its number of channels; all have a scale and a shift per channel."""
+    """A function from a number of channels to a norm layer; every norm has a scale and a shift per channel."""
     if norm == "frozen":
         return FrozenNorm
     if norm == "group":

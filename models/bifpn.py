@@ -20,7 +20,7 @@ FUSION_EPS = 1e-4
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
-def started(layer: Layer, gain: float = 2**0.5) -> Layer:
+def initialised(layer: Layer, gain: float = 2**0.5) -> Layer:
     """`layer` with normal weights of deviation gain / sqrt(values summed into an output) and no bias.
 
     Source: He et al., "Delving deep into rectifiers"; sqrt(2) keeps a rectified signal's size. Neck and heads
@@ -48,7 +48,7 @@ class Separable(nn.Sequential):
     def __init__(self, inputs: int, outputs: int) -> None:
         depthwise = nn.Conv2d(inputs, inputs, 1, groups=inputs, bias=False)
         nn.init.ones_(depthwise.weight)
-        super().__init__(depthwise, started(nn.Conv2d(inputs, outputs, 1, bias=False)), nn.LeakyReLU(LEAK))
+        super().__init__(depthwise, initialised(nn.Conv2d(inputs, outputs, 1, bias=False)), nn.LeakyReLU(LEAK))
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H, W)."""

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, those counted and those used, and the multiply-adds of a forward, part by part.
+"""The cost of a network: parameters held and used, and the multiply-adds of a forward pass, part by part.
 
 All of it is worked out on the meta device, from shapes: no memory, no arithmetic, the network itself untouched.
 """
@@ -27,7 +27,7 @@ class ParameterCounts:
 
 
 def parameter_counts(network: MultiTaskNet, size_px: int) -> ParameterCounts:
-    """Those that it holds, and those that a backward pass from all its outputs reaches.
+    """The parameters that a network holds, and those that a backward pass from all its outputs reaches.
 
     Table 4.2 of the thesis counts layers that no forward calls: `build_singletask(task, classes=43, unused=True)`
     under `torch.device("meta")` has them, a network that is trained has not.

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.densenet import DenseNet
 
-from models.bifpn import started
-from models.heads import predicted_depth, scaled
+from models.bifpn import initialised
+from models.heads import depth_output_layers, scaled
 
 _SKIPS = {"relu0": 64, "pool0": 64, "transition1": 128, "transition2": 256}  # channels, on strides 2, 4, 8, 16
 _FEATURES = 1664  # channels of the last map, on stride 32
@@ -45,14 +45,14 @@ class Up(nn.Module):
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            started(nn.Conv2d(inputs + skip, outputs, 3, padding=1), 1.0),
-            started(nn.Conv2d(outputs, outputs, 3, padding=1), _LEAK_GAIN),
+            initialised(nn.Conv2d(inputs + skip, outputs, 3, padding=1), 1.0),
+            initialised(nn.Conv2d(outputs, outputs, 3, padding=1), _LEAK_GAIN),
             nn.LeakyReLU(_LEAK),
         )
 
     def forward(self, maps: Tensor, skip: Tensor) -> Tensor:
         """(B, inputs, H, W) and (B, skip, 2H, 2W) -> (B, outputs, 2H, 2W)."""
-        return self.layers(torch.cat([doubled(maps), skip], dim=1))
+        return self.layers(torch.cat([upsample2x_bilinear(maps), skip], dim=1))
 
 
 class DenseDepth(nn.Module):
@@ -67,12 +67,12 @@ class DenseDepth(nn.Module):
         self.encoder = Encoder(classifier=unused)
         maps = scaled(_FEATURES, width)
         channels = [maps, *(scaled(count, width) for count in _UP)]
-        self.first = started(nn.Conv2d(_FEATURES, maps, 1))
+        self.first = initialised(nn.Conv2d(_FEATURES, maps, 1))
         self.up = nn.ModuleList(
             Up(inputs, skip, outputs)
             for inputs, skip, outputs in zip(channels, reversed(_SKIPS.values()), channels[1:], strict=False)
         )
-        self.last = nn.Sequential(*predicted_depth(channels[-1], activation))
+        self.last = nn.Sequential(*depth_output_layers(channels[-1], activation))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S), S a multiple of 32 -> (B, S, S), in units of max_m."""
@@ -80,9 +80,9 @@ class DenseDepth(nn.Module):
         maps = self.first(features)
         for up, skip in zip(self.up, reversed(skips), strict=True):
             maps = up(maps, skip)
-        return self.last(doubled(maps)).squeeze(1)
+        return self.last(upsample2x_bilinear(maps)).squeeze(1)
 
 
-def doubled(maps: Tensor) -> Tensor:
+def upsample2x_bilinear(maps: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, 2H, 2W), bilinear, corners on corners."""
     return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=True)

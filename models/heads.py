@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.bifpn import LEAK, started
+from models.bifpn import LEAK, initialised
 
 STEERING_STEPS = 10
 GRID = 8  # box cells along a side, at every image size
@@ -36,24 +36,24 @@ def scaled(channels: int, width: float) -> int:
     return channels if width == 1 else max(8, 8 * math.floor(channels * width / 8 + 0.5))
 
 
-def doubled(inputs: int, outputs: int) -> nn.Sequential:
+def upsample2x(inputs: int, outputs: int) -> nn.Sequential:
     """(B, inputs, H, W) -> (B, outputs, 2H, 2W): transposed 4x4 convolution, stride 2, LeakyReLU."""
-    return nn.Sequential(started(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)), nn.LeakyReLU(LEAK))
+    return nn.Sequential(initialised(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)), nn.LeakyReLU(LEAK))
 
 
-def convolved(inputs: int, outputs: int, stride: int = 1, leak: float = LEAK) -> nn.Sequential:
+def conv3x3(inputs: int, outputs: int, stride: int = 1, leak: float = LEAK) -> nn.Sequential:
     """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride): 3x3 convolution, LeakyReLU."""
-    return nn.Sequential(started(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)), nn.LeakyReLU(leak))
+    return nn.Sequential(initialised(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)), nn.LeakyReLU(leak))
 
 
-def predicted(inputs: int, outputs: int) -> nn.Conv2d:
+def output_conv(inputs: int, outputs: int) -> nn.Conv2d:
     """(B, inputs, H, W) -> (B, outputs, H, W): a head's last 3x3 convolution."""
-    return started(nn.Conv2d(inputs, outputs, 3, padding=1), LAST_GAIN)
+    return initialised(nn.Conv2d(inputs, outputs, 3, padding=1), LAST_GAIN)
 
 
-def predicted_boxes(inputs: int) -> nn.Conv2d:
+def box_output_conv(inputs: int) -> nn.Conv2d:
     """(B, inputs, 8, 8) -> (B, 190, 8, 8), for `box_grid`; starts with small boxes in the middle of their cells."""
-    last = predicted(inputs, SLOTS * SLOT_VALUES)
+    last = output_conv(inputs, SLOTS * SLOT_VALUES)
     assert last.bias is not None
     with torch.no_grad():
         start = last.bias.view(SLOTS, SLOT_VALUES)
@@ -73,13 +73,13 @@ def box_grid(maps: Tensor) -> Tensor:
     return torch.cat([slots[..., :3], F.softplus(slots[..., 3:5]), slots[..., 5:]], dim=-1)
 
 
-def predicted_depth(inputs: int, activation: str) -> tuple[nn.Conv2d, nn.Module]:
+def depth_output_layers(inputs: int, activation: str) -> tuple[nn.Conv2d, nn.Module]:
     """The last layers of a depth network: (B, inputs, H, W) -> (B, 1, H, W), at least 0, near DEPTH_START at first."""
     if activation not in DEPTH_ACTIVATIONS:
         raise ValueError(
             f"depth_activation must be one of {', '.join(DEPTH_ACTIVATIONS)}, got {activation!r}: depth is positive"
         )
-    last = predicted(inputs, 1)
+    last = output_conv(inputs, 1)
     assert last.bias is not None
     start = softplus_inverse(DEPTH_START) if activation == "softplus" else DEPTH_START
     nn.init.constant_(last.bias, start)
@@ -99,10 +99,10 @@ class SteeringHead(nn.Module):
         self.side = size // 32
         self.layers = nn.Sequential(
             nn.Flatten(),
-            started(nn.Linear(inputs * self.side**2, 100)), nn.LeakyReLU(LEAK),
-            started(nn.Linear(100, 50)), nn.LeakyReLU(LEAK),
-            started(nn.Linear(50, 10)), nn.LeakyReLU(LEAK),
-            started(nn.Linear(10, STEERING_STEPS), LAST_GAIN),
+            initialised(nn.Linear(inputs * self.side**2, 100)), nn.LeakyReLU(LEAK),
+            initialised(nn.Linear(100, 50)), nn.LeakyReLU(LEAK),
+            initialised(nn.Linear(50, 10)), nn.LeakyReLU(LEAK),
+            initialised(nn.Linear(10, STEERING_STEPS), LAST_GAIN),
         )  # fmt: skip
 
     def forward(self, on_32: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class SteeringHead(nn.Module):
 
 
 class SegmentationHead(nn.Module):
-    """Stride 8, doubled three times, then a 3x3 convolution to the classes."""
+    """Stride 8, upsampled by 2 three times, then a 3x3 convolution to the classes."""
 
     level = 1
 
@@ -120,10 +120,10 @@ class SegmentationHead(nn.Module):
         super().__init__()
         first, second, third = (scaled(channels, width) for channels in (256, 128, 64))
         self.layers = nn.Sequential(
-            doubled(inputs, first),
-            doubled(first, second),
-            doubled(second, third),
-            predicted(third, classes),
+            upsample2x(inputs, first),
+            upsample2x(first, second),
+            upsample2x(second, third),
+            output_conv(third, classes),
         )
 
     def forward(self, on_8: Tensor) -> Tensor:
@@ -146,10 +146,10 @@ class BoxHead(nn.Module):
         strides = [1] * (3 - halvings) + [2] * halvings
         hidden = scaled(512, width)
         self.layers = nn.Sequential(
-            convolved(inputs, hidden, strides[0], BOX_LEAK),
-            convolved(hidden, hidden, strides[1], BOX_LEAK),
-            convolved(hidden, hidden, strides[2], BOX_LEAK),
-            predicted_boxes(hidden),
+            conv3x3(inputs, hidden, strides[0], BOX_LEAK),
+            conv3x3(hidden, hidden, strides[1], BOX_LEAK),
+            conv3x3(hidden, hidden, strides[2], BOX_LEAK),
+            box_output_conv(hidden),
         )
 
     def forward(self, on_16: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class BoxHead(nn.Module):
 
 
 class DepthHead(nn.Module):
-    """Stride 4, doubled twice, then two 3x3 convolutions to one positive value a pixel."""
+    """Stride 4, upsampled by 2 twice, then two 3x3 convolutions to one positive value a pixel."""
 
     level = 0
 
@@ -167,10 +167,10 @@ class DepthHead(nn.Module):
         super().__init__()
         first, second, third = (scaled(channels, width) for channels in (256, 128, 64))
         self.layers = nn.Sequential(
-            doubled(inputs, first),
-            doubled(first, second),
-            convolved(second, third),
-            *predicted_depth(third, activation),
+            upsample2x(inputs, first),
+            upsample2x(first, second),
+            conv3x3(second, third),
+            *depth_output_layers(third, activation),
         )
 
     def forward(self, on_4: Tensor) -> Tensor:

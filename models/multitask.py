@@ -64,7 +64,7 @@ class MultiTaskNet(nn.Module):
         return maps
 
     def parts(self) -> dict[str, nn.Module]:
-        """What is optimized on its own in the asymmetric regime: `shared`, then each task's head."""
+        """The parts that the asymmetric regime optimizes on their own: `shared`, then each task's head."""
         return {"shared": self.shared, **self.heads}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.bifpn import LEAK, started
+from models.bifpn import LEAK, initialised
 from models.heads import LAST_GAIN, STEERING_STEPS, scaled
 
 # (kernel px, stride, output channels), no padding
@@ -27,15 +27,15 @@ class PilotNet(nn.Module):
         inputs, side = 3, size
         for kernel, stride, channels in _CONVOLUTIONS:
             outputs = scaled(channels, width)
-            layers += [started(nn.Conv2d(inputs, outputs, kernel, stride)), nn.LeakyReLU(LEAK)]
+            layers += [initialised(nn.Conv2d(inputs, outputs, kernel, stride)), nn.LeakyReLU(LEAK)]
             inputs, side = outputs, (side - kernel) // stride + 1
         self.layers = nn.Sequential(
             *layers,
             nn.Flatten(),
-            started(nn.Linear(inputs * side**2, 150)), nn.LeakyReLU(LEAK),
-            started(nn.Linear(150, 70)), nn.LeakyReLU(LEAK),
-            started(nn.Linear(70, 10)), nn.LeakyReLU(LEAK),
-            started(nn.Linear(10, STEERING_STEPS), LAST_GAIN),
+            initialised(nn.Linear(inputs * side**2, 150)), nn.LeakyReLU(LEAK),
+            initialised(nn.Linear(150, 70)), nn.LeakyReLU(LEAK),
+            initialised(nn.Linear(70, 10)), nn.LeakyReLU(LEAK),
+            initialised(nn.Linear(10, STEERING_STEPS), LAST_GAIN),
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:

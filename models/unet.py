@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.bifpn import started
+from models.bifpn import initialised
 from models.heads import LAST_GAIN, scaled
 
 _CHANNELS = (64, 128, 256, 512, 1024)  # on strides 1, 2, 4, 8, 16
@@ -28,7 +28,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(pair(finer, coarser) for finer, coarser in steps)
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarser, finer, 2, stride=2) for finer, coarser in reversed(steps))
         self.join = nn.ModuleList(pair(2 * finer, finer) for finer, _ in reversed(steps))
-        self.last = started(nn.Conv2d(channels[0], classes, 1), LAST_GAIN)
+        self.last = initialised(nn.Conv2d(channels[0], classes, 1), LAST_GAIN)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S), S a multiple of 16 -> (B, classes, S, S) logits."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from models.bifpn import started
-from models.heads import BOX_LEAK, GRID, SLOT_VALUES, SLOTS, box_grid, predicted_boxes, scaled
+from models.bifpn import initialised
+from models.heads import BOX_LEAK, GRID, SLOT_VALUES, SLOTS, box_grid, box_output_conv, scaled
 
 _GAIN = (2 / (1 + BOX_LEAK**2)) ** 0.5  # keeps the size of a signal that a LeakyReLU of this slope has passed
 _POOL = (0, 0)
@@ -40,7 +40,7 @@ class Yolo(nn.Module):
         strides = [1] * (2 - halvings) + [2] * halvings
         self.darknet = nn.Sequential(*_darknet(width))
         self.head = nn.Sequential(
-            *_shrunk(last, hidden, strides[0]), *_shrunk(hidden, hidden, strides[1]), predicted_boxes(hidden)
+            *_shrunk(last, hidden, strides[0]), *_shrunk(hidden, hidden, strides[1]), box_output_conv(hidden)
         )
         if unused:
             self.unused = nn.ModuleList([_linear_head(), _convolutional_head()])
@@ -58,7 +58,7 @@ def _darknet(width: float) -> Iterator[nn.Module]:
             continue
         outputs = scaled(channels, width)
         stride = 2 if inputs == 3 else 1
-        yield started(nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2), _GAIN)
+        yield initialised(nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2), _GAIN)
         yield nn.LeakyReLU(BOX_LEAK)
         inputs = outputs
 
@@ -71,7 +71,7 @@ def _shrunk(inputs: int, outputs: int, stride: int) -> Iterator[nn.Module]:
     """
     if stride == 1:
         yield nn.ZeroPad2d((1, 2, 1, 2))
-    yield started(nn.Conv2d(inputs, outputs, 4, stride, padding=1 if stride == 2 else 0), _GAIN)
+    yield initialised(nn.Conv2d(inputs, outputs, 4, stride, padding=1 if stride == 2 else 0), _GAIN)
     yield nn.LeakyReLU(BOX_LEAK)
 
 

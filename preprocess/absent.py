@@ -1,4 +1,4 @@
-"""Why a label is not there: the two ways to say it, and how the reason is written down."""
+"""Reasons why a label is absent, and their text in the manifest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Absent(Exception):
 
 
 def reason_of(error: ValueError | OSError) -> str:
-    """What is wrong with a file, in one printable line, for the manifest and for people.
+    """The reason why a file is bad, in one printable line, for the manifest and for people.
 
     Without the file's path: a manifest does not depend on where the source lies.
     """

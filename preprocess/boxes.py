@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocess.label import LabelConverter, LabelInput, LabelMember
 from preprocess.rules import BoxesRule
-from shards.classes import BOX_CLASSES, BOX_ID
+from shards.classes import BOX_ID, box_grid_shape
+from shards.codec import decode_json, encode_npy
 from shards.geometry import sample_from_pixel
 from shards.schema import BOX_VALUES
 
@@ -81,7 +83,7 @@ def grid_of_boxes(boxes: Sequence[BoxTuple], size: int, rule: BoxesRule) -> tupl
     (grid, grid, slots, 5 + 14) float32 = cell row, cell column, slot, (objectness, x, y, w, h, one-hot class);
     x, y in 0..1 of the cell, w, h in 0..1 of the image (Redmon et al. 2016, section 2).
     """
-    grid = np.zeros((rule.grid, rule.grid, rule.slots, BOX_VALUES + len(BOX_CLASSES)), dtype=np.float32)
+    grid = np.zeros(box_grid_shape(rule.grid, rule.slots), dtype=np.float32)
     filled: Counter[tuple[int, int]] = Counter()
     for x1, y1, x2, y2, class_name in boxes:
         x, y = (x1 + x2) / 2 / size * rule.grid, (y1 + y2) / 2 / size * rule.grid
@@ -107,3 +109,12 @@ def convert_boxes(
         "beyond_slots": overflow,
     }
     return grid, section
+
+
+def _convert(given: LabelInput) -> LabelMember:
+    document, rules = decode_json(given.read("boxes")), given.rules
+    grid, section = convert_boxes(document, original_hw=given.original_hw, size=rules.image.size, rule=rules.boxes)
+    return LabelMember("boxes.npy", encode_npy(grid), section)
+
+
+CONVERTER = LabelConverter(_convert, files=("image", "boxes"))

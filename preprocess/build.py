@@ -1,4 +1,4 @@
-"""The build: what stands is kept or carried over, the rest is converted, the manifest is written last.
+"""The build: finished shards are kept, labels that still hold are reused, the rest is converted; the manifest is last.
 
 An output folder may hold other files. This tool replaces and deletes only what it can tell to be its own: shards
 whose index beside them says so, and its own unfinished files.
@@ -15,14 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preprocess.carry import OLD, Carry, Kept, kept_samples, own_indexes, remove_old, set_aside, stale_labels
+from preprocess.build_plan import Plan, ShardPlan
+from preprocess.convert import needed_signals, files_of
 from preprocess.engines import Report, run_dask, run_here, run_pool
-from preprocess.plan import Plan, ShardPlan
+from preprocess.reuse import (
+    OLD,
+    EarlierSample,
+    Reuse,
+    earlier_samples,
+    own_indexes,
+    remove_old,
+    set_aside,
+    stale_labels,
+)
 from preprocess.rules import rules_to_tables
 from preprocess.shard import Context, FrameJob, Progress, ShardJob
 from preprocess.windows import BusWindows
 from shards.manifest import ShardIndex, build_manifest, read_record, write_manifest
-from shards.schema import MANIFEST, PREVIOUS_MANIFEST, TIMESTAMP, index_name
+from shards.schema import MANIFEST, PREVIOUS_MANIFEST, index_name
 from shards.writer import PARTIAL
 
 _PARTIAL_NAME = re.compile(
@@ -35,12 +45,12 @@ _INDEX_LOST = "its index is missing or damaged"  # the manifest says that the sh
 
 @dataclass(frozen=True)
 class Work:
-    """What a build has to do."""
+    """The work of a build."""
 
     fresh: dict[str, ShardIndex]  # shards that are kept as they are
     stale: dict[str, str]  # shards to write -> why
-    carries: dict[str, Carry]  # key -> what is taken over, for frames of stale shards
-    conversions: dict[str, Counter[str]]  # label -> why it is converted -> frames; empty where all is carried over
+    reused: dict[str, Reuse]  # key -> what is reused, for frames of stale shards
+    conversions: dict[str, Counter[str]]  # label -> why it is converted -> frames; empty where all is reused
     shards_of: Counter[str]  # label -> stale shards in which some frame's is converted
     surplus: tuple[str, ...]  # shards of an earlier plan, to be deleted
     finished: bool  # nothing to do: a manifest is there that says what a new one would
@@ -64,7 +74,7 @@ def survey(out: Path, plan: Plan) -> Work:
     surplus = tuple(index.shard for name, index in indexes.items() if not name.endswith(OLD) and name not in planned)
     finished = not stale and not surplus and earlier == _manifest(plan, fresh)
     # What an unfinished run had set aside comes first, so that what it wrote since wins.
-    kept = kept_samples(indexes[name] for name in sorted(indexes, key=lambda name: not name.endswith(OLD)))
+    kept = earlier_samples(indexes[name] for name in sorted(indexes, key=lambda name: not name.endswith(OLD)))
     work = Work(fresh, stale, {}, {label: Counter() for label in plan.fingerprints}, Counter(), surplus, finished)
     for shard in plan.shards:
         if shard.name in stale:
@@ -96,8 +106,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _survey_labels(shard: ShardPlan, kept: Mapping[str, Kept], plan: Plan, work: Work) -> None:
-    """Note for each frame of a stale shard which labels are converted, and why, and which are carried over."""
+def _survey_labels(shard: ShardPlan, kept: Mapping[str, EarlierSample], plan: Plan, work: Work) -> None:
+    """Note for each frame of a stale shard which labels are converted, and why, and which are reused."""
     touched: set[str] = set()
     for planned in shard.frames:
         key = planned.frame.key
@@ -107,13 +117,13 @@ def _survey_labels(shard: ShardPlan, kept: Mapping[str, Kept], plan: Plan, work:
                 work.conversions[label][why[label]] += 1
                 touched.add(label)
         if key in kept:
-            work.carries[key] = Carry(kept[key], tuple(label for label in planned.sources if label not in why))
+            work.reused[key] = Reuse(kept[key], tuple(label for label in planned.sources if label not in why))
     work.shards_of.update(touched)
 
 
 @dataclass(frozen=True)
 class How:
-    """How shards are written."""
+    """Options for writing shards."""
 
     workers: int = 1  # processes on this machine
     dask: str | None = None  # or the address of a cluster
@@ -146,12 +156,12 @@ def build(out: Path, plan: Plan, work: Work, how: How, progress: Progress, repor
 
 
 def _readers(plan: Plan, work: Work) -> dict[str, set[str]]:
-    """Earlier shard -> the shards to be written that carry something over from it."""
+    """Earlier shard -> the shards to be written that reuse something of it."""
     readers: dict[str, set[str]] = {}
     for shard in plan.shards:
         for planned in shard.frames:
-            if planned.frame.key in work.carries:
-                readers.setdefault(work.carries[planned.frame.key].kept.shard, set()).add(shard.name)
+            if planned.frame.key in work.reused:
+                readers.setdefault(work.reused[planned.frame.key].earlier.shard, set()).add(shard.name)
     return readers
 
 
@@ -164,7 +174,7 @@ def write_stale(
     if todo:
         _withdraw_manifest(out)
     for shard in todo:
-        if work.stale[shard.name] != _INDEX_LOST:  # without one nothing can be carried over: it is replaced
+        if work.stale[shard.name] != _INDEX_LOST:  # without one nothing can be reused: it is replaced
             set_aside(out, shard.name)
     progress(sum(len(shard.frames) for shard in plan.shards if shard.name in work.fresh))
     context = Context(out.resolve(), plan.rules, plan.calibrations, plan.fingerprints, plan.bus, how.strict)
@@ -186,13 +196,14 @@ def _withdraw_manifest(out: Path) -> None:
 def _jobs(plan: Plan, todo: list[ShardPlan], work: Work) -> Iterator[ShardJob]:
     """Shards with their bus windows: each scene's bus file is parsed once, when the first shard needs it."""
     frames_of = [planned.frame for shard in todo for planned in shard.frames]
-    windows = BusWindows(plan.bus, plan.rules.steering, frames_of)
+    windows = BusWindows(plan.bus, needed_signals(plan.rules), frames_of)
     for shard in todo:
         frames = []
         for planned in shard.frames:
-            carry = work.carries.get(planned.frame.key)
-            stands = carry is not None and {"steering", TIMESTAMP} & set(planned.sources) <= set(carry.labels)
-            frames.append(FrameJob(planned, None if stands else windows.of(planned.frame), carry))
+            reuse = work.reused.get(planned.frame.key)
+            from_bus = {label for label in planned.sources if "bus" in files_of(label)}
+            unread = reuse is not None and from_bus <= set(reuse.labels)
+            frames.append(FrameJob(planned, None if unread else windows.of(planned.frame), reuse))
         yield ShardJob(shard.name, shard.split, shard.recipe, tuple(frames))
 
 

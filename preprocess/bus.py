@@ -175,7 +175,7 @@ def _around(drive: _Drive, at_us: int) -> bytes:
 
 
 def _run(at_us: int, pairs: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
-    """Of values that lead away from a time, those up to the first gap."""
+    """The values up to the first gap, from values in the order of their distance to a time."""
     run: list[tuple[int, Any]] = []
     for pair in pairs:
         if abs(_time_us(pair) - at_us) > MAX_GAP_US:

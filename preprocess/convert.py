@@ -1,4 +1,4 @@
-"""A frame to a sample: each label converted by its rule, or carried over from an earlier build, byte for byte.
+"""A frame to a sample: each label is converted by its rule, or reused byte for byte from an earlier build.
 
 Nothing here depends on where or how the source lies: the same files give the same bytes.
 """
@@ -7,40 +7,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import cv2
-import numpy as np
 
+from preprocess import boxes, depth, segmentation, steering
 from preprocess.absent import Absent, reason_of
-from preprocess.boxes import convert_boxes
 from preprocess.bus import BusWindow, read_timestamp_us
-from preprocess.depth import convert_depth, read_points
 from preprocess.image import PixelMaps, convert_image, make_pixel_maps
+from preprocess.label import LabelConverter, LabelInput, LabelMember, Section
 from preprocess.rules import Rules
-from preprocess.segmentation import convert_segmentation, count_pixels
 from preprocess.source import Frame
-from preprocess.steering import convert_steering
-from shards.codec import decode_json, encode_image, encode_json, encode_npy
+from shards.codec import encode_image, encode_json
 from shards.geometry import Calibration
 from shards.manifest import LeftOut
-from shards.png import decode_rgb_png, encode_grey_png
+from shards.png import decode_rgb_png
 from shards.schema import META, TIMESTAMP
 
-Section = dict[str, Any]  # what meta.json says of a label
-Made = tuple[str, bytes, Section]  # member name, its bytes, section
+CONVERTERS: dict[str, LabelConverter] = {  # task -> how its label is made; the image has no entry, all else needs it
+    "steering": steering.CONVERTER,
+    "segmentation": segmentation.CONVERTER,
+    "boxes": boxes.CONVERTER,
+    "depth": depth.CONVERTER,
+}
+# Raised by hand whenever a converter's result changes for the same rule.
+CONVERTER_VERSIONS = {"image": 2, "steering": 2, "segmentation": 2, "boxes": 1, "depth": 2}
+
+
+def files_of(label: str) -> tuple[str, ...]:
+    """The kinds of files that decide a label, the image or the timestamp; "bus" is the scene's bus file."""
+    other = {"image": ("image",), TIMESTAMP: ("camera_json", "bus")}
+    return other[label] if label in other else CONVERTERS[label].files
+
+
+def needed_signals(rules: Rules) -> tuple[str, ...]:
+    """The bus signals that the labels of a set need."""
+    signals = (signal for label in rules.labels for signal in CONVERTERS[label].signals(getattr(rules, label)))
+    return tuple(dict.fromkeys(signals))
 
 
 @dataclass(frozen=True)
-class Carried:
-    """What stands of a sample that an earlier build wrote."""
+class Reused:
+    """The labels of a sample that an earlier build wrote and that need no conversion."""
 
     labels: dict[str, tuple[str, bytes] | None]  # label -> its member, None where it was and stays absent
     meta: dict[str, Any]  # the sample's meta.json
     left_out: tuple[LeftOut, ...]  # of these labels
 
 
-NOTHING_CARRIED = Carried({}, {}, ())
+NOTHING_REUSED = Reused({}, {}, ())
 
 
 @dataclass
@@ -66,35 +82,39 @@ class Converter:
         self.calibrations = calibrations
         self._maps: dict[tuple[str, int, int], PixelMaps] = {}
 
-    def convert(self, frame: Frame, bus: BusWindow, split: str, carried: Carried = NOTHING_CARRIED) -> Converted:
+    def convert(self, frame: Frame, bus: BusWindow, split: str, reused: Reused = NOTHING_REUSED) -> Converted:
         """One frame. A bad image leaves the frame out, any other bad file its label; both are noted."""
-        result = Converted(frame.key, left_out=list(carried.left_out))
+        result = Converted(frame.key, left_out=list(reused.left_out))
         try:
-            original_hw = self._image(frame, carried, result)
+            original_hw = self._image(frame, reused, result)
         except (ValueError, OSError) as error:
             result.left_out = [LeftOut(frame.key, "frame", f"image: {reason_of(error)}", bad=True)]
             return result
-        sections = {label: self._label(label, frame, bus, original_hw, carried, result) for label in self.rules.labels}
+        timestamp_us = _timestamp_us(frame, bus, reused, result)
+        maps = partial(self._pixel_maps, frame.camera, original_hw)
+        given = LabelInput(frame, bus, timestamp_us, original_hw, maps, self.rules)
+        sections = {label: _add_label(label, given, reused, result) for label in self.rules.labels}
         meta = {
             "key": frame.key,
             "scene": frame.scene,
             "camera": frame.camera,
             "frame_id": frame.frame_id,
             "split": split,
-            "timestamp_us": _timestamp_us(frame, bus, carried, result),
+            "timestamp_us": timestamp_us,
             "original_hw": original_hw,
             **sections,
         }
         result.members[META] = encode_json(meta)
+        result.left_out.sort(key=lambda entry: entry.what)
         return result
 
-    def _image(self, frame: Frame, carried: Carried, result: Converted) -> tuple[int, int]:
+    def _image(self, frame: Frame, reused: Reused, result: Converted) -> tuple[int, int]:
         """Add the image's member to the result; returns the stored image's height and width."""
-        stands = carried.labels.get("image")
-        if stands is not None:
-            name, data = stands
+        earlier = reused.labels.get("image")
+        if earlier is not None:
+            name, data = earlier
             result.members[name] = data
-            height_px, width_px = carried.meta["original_hw"]
+            height_px, width_px = reused.meta["original_hw"]
             return height_px, width_px
         stored = decode_rgb_png(frame.files["image"].read())
         height_px, width_px = stored.shape[:2]
@@ -114,88 +134,37 @@ class Converter:
             self._maps[place] = make_pixel_maps(calibration, width_px, height_px, self.rules.image.size)
         return self._maps[place]
 
-    def _label(
-        self,
-        label: str,
-        frame: Frame,
-        bus: BusWindow,
-        original_hw: tuple[int, int],
-        carried: Carried,
-        result: Converted,
-    ) -> Section:
-        """Add the label's member to the result, or the reason why it has none; returns its section of meta.json."""
-        try:
-            if label in carried.labels:
-                name, data, section = _carry(label, carried)
-            else:
-                name, data, section = self._make(label, frame, bus, original_hw)
-        except Absent as reason:
-            result.absent[label] = str(reason)
-            return {"absent": str(reason)}
-        except (ValueError, OSError) as error:
-            result.drop(label, reason_of(error))
-            result.absent[label] = "unreadable"
-            return {"absent": "unreadable"}
-        result.members[name] = data
-        return section
 
-    def _make(self, label: str, frame: Frame, bus: BusWindow, original_hw: tuple[int, int]) -> Made:
-        """Convert one label. Raises Absent where the frame does not have it, ValueError where its file is bad."""
-        if label == "steering":
-            return self._steering(bus)
-        if label not in frame.files:
-            raise Absent("no file")
-        data = frame.files[label].read()
-        if label == "segmentation":
-            return self._segmentation(data, self._pixel_maps(frame.camera, original_hw))
-        return self._depth(data, original_hw) if label == "depth" else self._boxes(data, original_hw)
-
-    def _segmentation(self, data: bytes, maps: PixelMaps) -> Made:
-        stored = decode_rgb_png(data)
-        if stored.shape[:2] != (maps.height_px, maps.width_px):
-            raise ValueError(f"label must have the image's size, got {stored.shape[1]}x{stored.shape[0]}")
-        classes = convert_segmentation(stored, maps)
-        if self.rules.segmentation.encoding == "npy":
-            return "segmentation.npy", encode_npy(classes), count_pixels(classes, maps)
-        return "segmentation.png", encode_grey_png(classes), count_pixels(classes, maps)
-
-    def _depth(self, data: bytes, original_hw: tuple[int, int]) -> Made:
-        row, col, distance_m = read_points(data)
-        rule = self.rules.depth
-        levels = convert_depth(row, col, distance_m, original_hw=original_hw, size=self.rules.image.size, rule=rule)
-        pixels = int(np.count_nonzero(levels))
-        if not pixels:
-            raise Absent("no point inside the image")
-        section = {
-            "points": len(row),
-            "pixels": pixels,
-            "beyond_max_m": int(np.count_nonzero(distance_m > rule.max_m)),
-        }
-        return "depth.png", encode_grey_png(levels), section
-
-    def _boxes(self, data: bytes, original_hw: tuple[int, int]) -> Made:
-        grid, section = convert_boxes(
-            decode_json(data), original_hw=original_hw, size=self.rules.image.size, rule=self.rules.boxes
-        )
-        return "boxes.npy", encode_npy(grid), section
-
-    def _steering(self, bus: BusWindow) -> Made:
-        window = convert_steering(bus.signals(), self.rules.steering.signal)
-        return "steering.json", encode_json(window), {"values": len(window["angles_deg"])}
+def _add_label(label: str, given: LabelInput, reused: Reused, result: Converted) -> Section:
+    """Add the label's member to the result, or the reason why it has none; returns its section of meta.json."""
+    try:
+        if label in reused.labels:
+            name, data, section = _reuse(label, reused)
+        else:
+            name, data, section = CONVERTERS[label].convert(given)
+    except Absent as reason:
+        result.absent[label] = str(reason)
+        return {"absent": str(reason)}
+    except (ValueError, OSError) as error:
+        result.drop(label, reason_of(error))
+        result.absent[label] = "unreadable"
+        return {"absent": "unreadable"}
+    result.members[name] = data
+    return section
 
 
-def _carry(label: str, carried: Carried) -> Made:
-    member, section = carried.labels[label], carried.meta[label]
+def _reuse(label: str, reused: Reused) -> LabelMember:
+    member, section = reused.labels[label], reused.meta[label]
     if member is None:
         raise Absent(section["absent"])
-    return *member, section
+    return LabelMember(*member, section)
 
 
-def _timestamp_us(frame: Frame, bus: BusWindow, carried: Carried, result: Converted) -> int | None:
-    """The exposure's time: the camera JSON's cam_tstamp, else the bus record's, else none."""
-    if TIMESTAMP in carried.labels:
-        stands: int | None = carried.meta["timestamp_us"]
-        return stands
+def _timestamp_us(frame: Frame, bus: BusWindow, reused: Reused, result: Converted) -> int | None:
+    """The time of the exposure: the camera JSON's cam_tstamp, else the bus record's, else none."""
+    if TIMESTAMP in reused.labels:
+        earlier: int | None = reused.meta["timestamp_us"]
+        return earlier
     if "camera_json" in frame.files:
         try:
             return read_timestamp_us(frame.files["camera_json"].read())

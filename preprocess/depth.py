@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.absent import Absent
+from preprocess.label import LabelConverter, LabelInput, LabelMember
 from preprocess.rules import DepthRule
 from shards.geometry import sample_from_pixel
+from shards.png import encode_grey_png
 
 _MAX_NPZ_BYTES = 256 << 20  # unpacked; A2D2's are under 2 MB
 _ZIP_HEADER_BYTES, _ZIP_END_BYTES = 30, 22  # of a file, without its name; of the archive's end
@@ -125,3 +127,21 @@ def quantise_depth(distance_m: Floats, rule: DepthRule) -> NDArray[Any]:
     """Metres, positive -> uint8 max(1, round(255 d / max_m)) or uint16 max(1, round(256 d)), d clipped at max_m."""
     scale, kind = (255 / rule.max_m, np.uint8) if rule.bits == 8 else (256.0, np.uint16)
     return np.maximum(1, np.round(np.minimum(distance_m, rule.max_m) * scale)).astype(kind)
+
+
+def _convert(given: LabelInput) -> LabelMember:
+    row, col, distance_m = read_points(given.read("depth"))
+    rule, size = given.rules.depth, given.rules.image.size
+    levels = convert_depth(row, col, distance_m, original_hw=given.original_hw, size=size, rule=rule)
+    pixels = int(np.count_nonzero(levels))
+    if not pixels:
+        raise Absent("no point inside the image")
+    section = {
+        "points": len(row),
+        "pixels": pixels,
+        "beyond_max_m": int(np.count_nonzero(distance_m > rule.max_m)),
+    }
+    return LabelMember("depth.png", encode_grey_png(levels), section)
+
+
+CONVERTER = LabelConverter(_convert, files=("image", "depth"))

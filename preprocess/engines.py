@@ -1,4 +1,4 @@
-"""Where shards are written: in this process, in a pool of processes, or on a Dask cluster; the same function."""
+"""Engines that write shards: this process, a pool of processes, or a Dask cluster; all call the same function."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run_pool(
 
 @dataclass(frozen=True)
 class _Shared:
-    """What a pool's processes share."""
+    """The state that the processes of a pool share."""
 
     stop: Event  # set: leave the shard that is under way unfinished
     frames_done: Synchronized[int]
@@ -194,7 +194,7 @@ _of_thread = threading.local()
 
 
 def write_on_cluster(context: Context, job: ShardJob) -> ShardIndex:
-    """What a Dask worker runs; each of its threads keeps its own pixel maps."""
+    """The function that a Dask worker runs; each of its threads keeps its own pixel maps."""
     build = (context.out, tuple(context.fingerprints.items()), context.strict)
     if getattr(_of_thread, "build", None) != build:
         _of_thread.build, _of_thread.maker = build, ShardMaker(context)

@@ -36,7 +36,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class PixelMaps:
-    """Where a camera's pixels go, made once per process."""
+    """The mapping between a camera's pixels and those of a sample, made once per process."""
 
     strips: tuple[Strip, ...]
     fine: int  # pixels sampled along a sample pixel's side, which are averaged

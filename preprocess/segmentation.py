@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.image import PixelMaps
+from preprocess.label import LabelConverter, LabelInput, LabelMember
 from shards.classes import CLASS_LIST, IGNORE_INDEX, SEGMENTATION_ID, class_of_entry, rgb_of_hex
+from shards.codec import encode_npy
+from shards.png import decode_rgb_png, encode_grey_png
 
 _WITHOUT_ALPHA = np.uint32((1 << 24) - 1)
 
@@ -46,7 +49,7 @@ def convert_segmentation(rgb: NDArray[np.uint8], maps: PixelMaps) -> NDArray[np.
 
 
 def count_pixels(classes: NDArray[np.uint8], maps: PixelMaps) -> dict[str, Any]:
-    """What `meta.json` says of a class map: pixels per class id, of unknown colours, and not seen."""
+    """The section of `meta.json` for a class map: pixels per class id, of unknown colours, and not seen."""
     counts = np.ravel(cv2.calcHist([classes], [0], None, [256], [0, 256]))  # float32, exact below 2^24 pixels
     outside = int(np.count_nonzero(maps.outside))
     return {
@@ -62,3 +65,16 @@ def check_class_list(document: Any) -> None:
     if dict(entries) != CLASS_LIST:
         differing = sorted(set(map(str, entries.items())) ^ set(map(str, CLASS_LIST.items())))
         raise ValueError(f"class_list.json is not A2D2's: it differs in {len(differing)} entries, e.g. {differing[:2]}")
+
+
+def _convert(given: LabelInput) -> LabelMember:
+    stored, maps = decode_rgb_png(given.read("segmentation")), given.pixel_maps()
+    if stored.shape[:2] != (maps.height_px, maps.width_px):
+        raise ValueError(f"label must have the image's size, got {stored.shape[1]}x{stored.shape[0]}")
+    classes = convert_segmentation(stored, maps)
+    encoding = given.rules.segmentation.encoding
+    data = encode_npy(classes) if encoding == "npy" else encode_grey_png(classes)
+    return LabelMember(f"segmentation.{encoding}", data, count_pixels(classes, maps))
+
+
+CONVERTER = LabelConverter(_convert, files=("image", "segmentation"))  # the image's size decides the pixel maps

@@ -1,4 +1,4 @@
-"""One shard written: the function that every engine calls, in this process, in a pool or on a cluster."""
+"""Writes one shard; every engine calls this, in this process, in a pool or on a cluster."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from preprocess.build_plan import PlannedFrame
 from preprocess.bus import BusWindow
-from preprocess.carry import Carry, CarryReader
-from preprocess.convert import NOTHING_CARRIED, Converted, Converter
-from preprocess.plan import PlannedFrame
+from preprocess.convert import NOTHING_REUSED, Converted, Converter, needed_signals
+from preprocess.reuse import Reuse, ReuseReader
 from preprocess.rules import Rules
 from preprocess.source import FileRef, file_of, locate
 from preprocess.windows import NO_BUS_WINDOW, BusWindows
@@ -23,11 +23,11 @@ Progress = Callable[[int], None]  # frames done
 
 @dataclass(frozen=True)
 class FrameJob:
-    """A frame with what converting it takes."""
+    """A frame with everything that its conversion needs."""
 
     planned: PlannedFrame
-    bus: BusWindow | None  # None: not read, since all that it decides is to be carried over
-    carry: Carry | None
+    bus: BusWindow | None  # None: not read, since all that it decides is reused
+    reuse: Reuse | None
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class Context:
-    """What all shards of a build share."""
+    """The settings that all shards of a build share."""
 
     out: Path
     rules: Rules
@@ -63,7 +63,7 @@ class ShardMaker:
     def __init__(self, context: Context) -> None:
         self.context = context
         self._converter = Converter(context.rules, context.calibrations)
-        self._carried = CarryReader(context.out)
+        self._earlier = ReuseReader(context.out)
 
     def write(self, job: ShardJob, progress: Progress) -> ShardIndex:
         """Convert the frames and write the shard with its index; under their final names both are whole.
@@ -82,7 +82,7 @@ class ShardMaker:
                 if converted.members:
                     samples.append(_add(writer, converted, frame_job.planned.sources))
                 progress(1)
-        self._carried.close()  # shards that were carried from are deleted when nobody needs them
+        self._earlier.close()  # earlier shards are deleted when nobody needs them
         index = ShardIndex(
             shard=job.name,
             split=job.split,
@@ -103,14 +103,13 @@ class ShardMaker:
         return index
 
     def _convert(self, job: FrameJob, split: str) -> Converted:
-        frame, carried, bus = job.planned.frame, self._carried.read(job.carry), job.bus
+        frame, reused, bus = job.planned.frame, self._earlier.read(job.reuse), job.bus
         if bus is None:
-            # What was to be carried over may be damaged: then the source is asked, the bus file included.
-            lost = carried is NOTHING_CARRIED
-            bus = (
-                BusWindows(self.context.bus, self.context.rules.steering, [frame]).of(frame) if lost else NO_BUS_WINDOW
-            )
-        converted = self._converter.convert(frame, bus, split, carried)
+            # The earlier shard may be damaged: then everything is converted, and the bus file is needed after all.
+            files, rules = self.context.bus, self.context.rules
+            lost = reused is NOTHING_REUSED
+            bus = BusWindows(files, needed_signals(rules), [frame]).of(frame) if lost else NO_BUS_WINDOW
+        converted = self._converter.convert(frame, bus, split, reused)
         if self.context.strict and converted.left_out:
             first = converted.left_out[0]
             file = file_of(first.what, frame, self.context.bus)

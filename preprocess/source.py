@@ -148,7 +148,7 @@ def _is_tar(path: str) -> bool:
 
 
 def _members(path: str, allow_cut: bool, found: Source) -> list[TarMember]:
-    """Those of a tar; of a cut one, where that is allowed, those before the cut, with a note."""
+    """The members of a tar; where a cut tar is allowed, the members before its cut, with a note."""
     try:
         return scan_tar(Path(path))
     except CutTar as error:
@@ -196,7 +196,7 @@ def _refuse(error: OSError) -> None:
 def _add_frame_file(
     frames: dict[tuple[str, str, str], Frame], match: re.Match[str], ref: FileRef, cameras: Collection[str]
 ) -> FileRef | None:
-    """Returns the file that was there before, and stays, where there was one."""
+    """Add a file to its frame; returns the earlier file of the same kind, which stays, where there was one."""
     scene, kind, folder, camera, frame_id, suffix = match.groups()
     what = _KINDS.get((kind, suffix))
     if what is None or camera not in cameras or CAMERAS.get(camera) != folder:
@@ -211,9 +211,8 @@ def _add_frame_file(
 
 def file_of(what: str, frame: Frame, bus: Mapping[str, FileRef]) -> FileRef:
     """The file that was found bad, by what it made the frame lose: `frame`, `timestamp` or a label."""
-    if what == "steering":
-        return bus[frame.scene]
-    return frame.files[{"frame": "image", TIMESTAMP: "camera_json"}.get(what, what)]
+    kind = {"frame": "image", TIMESTAMP: "camera_json"}.get(what, what)
+    return frame.files[kind] if kind in frame.files else bus[frame.scene]  # a label without a file is the bus's
 
 
 def locate(files: Iterable[FileRef]) -> dict[FileRef, str]:

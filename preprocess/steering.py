@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 
 from preprocess.absent import Absent
+from preprocess.label import LabelConverter, LabelInput, LabelMember
+from preprocess.rules import SteeringRule
+from shards.codec import encode_json
 from shards.schema import STEERING_STEPS
 
 _ERROR_CODES_FROM_DEG = 614.05  # 614.10 = initialising, 614.25 = error, in steps of 0.15
 _MAX_DEG = 614.25
 
 
-def window_signals(signal: str) -> tuple[str, str]:
+def window_signals(rule: SteeringRule) -> tuple[str, str]:
     """The signals that a steering window needs: the magnitude, and its sign."""
-    return signal, f"{signal}_sign"
+    return rule.signal, f"{rule.signal}_sign"
 
 
 def _series(record: Mapping[str, Any], signal: str) -> tuple[list[int], list[float]]:
@@ -46,7 +49,7 @@ def _nearest(times: Sequence[int], wanted: Sequence[int]) -> list[int]:
     return [int(place) for place in np.where(abs(goal - at[before]) <= abs(at[after] - goal), before, after)]
 
 
-def convert_steering(record: Mapping[str, Any] | None, signal: str) -> dict[str, Any]:
+def convert_steering(record: Mapping[str, Any] | None, rule: SteeringRule) -> dict[str, Any]:
     """A frame's bus signals -> `{"timestamps_us", "angles_deg", "unit"}`, every value of the window.
 
     Raises Absent for a missing record or signal, fewer than 10 values, or an error code among the last 10;
@@ -54,11 +57,12 @@ def convert_steering(record: Mapping[str, Any] | None, signal: str) -> dict[str,
     """
     if record is None:
         raise Absent("no bus record")
-    for name in window_signals(signal):
+    signal, sign_signal = window_signals(rule)
+    for name in (signal, sign_signal):
         if record.get(name) is None:
             raise Absent(f"no signal {name}")
     times, magnitudes = _series(record, signal)
-    sign_times, signs = _series(record, window_signals(signal)[1])
+    sign_times, signs = _series(record, sign_signal)
     if len(times) < STEERING_STEPS or not signs:
         raise Absent(f"fewer than {STEERING_STEPS} values")
     if any(magnitude >= _ERROR_CODES_FROM_DEG for magnitude in magnitudes[-STEERING_STEPS:]):
@@ -68,3 +72,12 @@ def convert_steering(record: Mapping[str, Any] | None, signal: str) -> dict[str,
     places = _nearest(sign_times, times)
     angles = [-value if signs[place] == 0 and value else value for value, place in zip(magnitudes, places, strict=True)]
     return {"timestamps_us": times, "angles_deg": angles, "unit": "deg"}
+
+
+def _convert(given: LabelInput) -> LabelMember:
+    window = convert_steering(given.bus.signals(), given.rules.steering)
+    return LabelMember("steering.json", encode_json(window), {"values": len(window["angles_deg"])})
+
+
+# Sensor fusion's windows lie around the time in the camera JSON.
+CONVERTER = LabelConverter(_convert, files=("camera_json", "bus"), signals=window_signals)

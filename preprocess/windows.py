@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from preprocess.absent import reason_of
 from preprocess.bus import BusWindow, bus_windows, read_timestamp_us
-from preprocess.rules import SteeringRule
 from preprocess.source import FileRef, Frame
-from preprocess.steering import window_signals
 
 NO_BUS_WINDOW = BusWindow()
 
 
 class BusWindows:
-    """The bus windows of the frames given, scene by scene as they are asked for; only the rule's signals are kept."""
+    """The bus windows of the frames given, scene by scene as they are asked for; only the signals named are kept."""
 
-    def __init__(self, files: Mapping[str, FileRef], rule: SteeringRule, frames: Iterable[Frame]) -> None:
+    def __init__(self, files: Mapping[str, FileRef], signals: Collection[str], frames: Iterable[Frame]) -> None:
         self._files = files  # by scene
-        self._signals = window_signals(rule.signal)
+        self._signals = signals
         self._frames: dict[str, list[Frame]] = {}
         for frame in frames:
             self._frames.setdefault(frame.scene, []).append(frame)

@@ -1,1 +1,1 @@
-"""What a sample is on disk: its writer, reader and manifest, the geometry and the drawing."""
+"""Samples on disk: their format, writer, reader and manifest, and the geometry and drawing that both sides share."""

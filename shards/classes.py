@@ -11,6 +11,8 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.schema import BOX_VALUES
+
 CLASS_LIST = {
     "#ff0000": "Car 1",
     "#c80000": "Car 2",
@@ -85,6 +87,12 @@ BOX_CLASSES = (
     "UtilityVehicle", "Motorcycle", "CaravanTransporter", "Animal", "Trailer", "EmergencyVehicle",
 )  # fmt: skip
 BOX_ID = {name: class_id for class_id, name in enumerate(BOX_CLASSES)}
+
+
+def box_grid_shape(grid: int, slots: int) -> tuple[int, int, int, int]:
+    """The shape of `boxes.npy`: cell rows, cell columns, slots of a cell, values of a slot."""
+    return grid, grid, slots, BOX_VALUES + len(BOX_CLASSES)
+
 
 # Okabe and Ito's eight colour-blind-safe colours, then darker shades of six of them.
 BOX_COLOURS = np.array(

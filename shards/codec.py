@@ -6,6 +6,7 @@ The `_into` decoders write into an array that is there, and are for bytes whose 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -17,6 +18,7 @@ import orjson
 from numpy.typing import NDArray
 
 from shards.png import decode_png, decode_rgb_png, unfiltered_rows
+from shards.schema import MEMBERS
 
 _EVALUATING = Lock()
 _RGB_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
@@ -120,7 +122,7 @@ def decode_npy_into(data: bytes, out: NDArray[Any]) -> None:
 
 @cache
 def _npy_header(shape: tuple[int, ...], dtype: str) -> bytes:
-    """What the .npy of such an array begins with."""
+    """The header of the .npy file of such an array."""
     array = np.empty(shape, dtype)
     return encode_npy(array)[: -array.nbytes]
 
@@ -131,16 +133,17 @@ def _copy(array: NDArray[Any], out: NDArray[Any]) -> None:
     np.copyto(out, array)
 
 
+_DECODERS: dict[str, Callable[[bytes, float], Any]] = {  # label -> decoder, for what its member's suffix does not say
+    "image": lambda data, _: decode_image(data),
+    "segmentation": lambda data, _: decode_segmentation(data),
+    "depth": decode_depth,
+}
+_DECODERS_BY_SUFFIX: dict[str, Callable[[bytes], Any]] = {"json": decode_json, "npy": decode_npy, "png": decode_png}
+
+
 def decode_member(label: str, data: bytes, max_m: float) -> Any:
-    """A label's member as the trainer takes it: arrays, and for steering the JSON object."""
-    match label:
-        case "image":
-            return decode_image(data)
-        case "segmentation":
-            return decode_segmentation(data)
-        case "depth":
-            return decode_depth(data, max_m)
-        case "boxes":
-            return decode_npy(data)
-        case _:
-            return decode_json(data)
+    """A label's member as the trainer takes it: arrays, and the JSON object of a `.json` member."""
+    if label in _DECODERS:
+        return _DECODERS[label](data, max_m)
+    suffix = MEMBERS[label][0].rpartition(".")[2]
+    return _DECODERS_BY_SUFFIX[suffix](data)

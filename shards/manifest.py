@@ -26,7 +26,7 @@ _LIBRARIES = ("asymmetric-mtl", "numpy", "opencv-python-headless", "imagecodecs"
 
 @dataclass(frozen=True)
 class Member:
-    """Where a member's bytes lie in its shard."""
+    """The place of a member's bytes in its shard."""
 
     offset: int
     size: int

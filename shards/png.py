@@ -98,7 +98,7 @@ def unfiltered_rows(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -
 
 
 def _packed_pixels(data: bytes) -> Iterator[bytes]:
-    """What the chunks of pixels hold."""
+    """The compressed pixels: the joined content of the IDAT chunks."""
     at = len(_BEGIN)
     while at + 12 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)

@@ -20,7 +20,7 @@ OPEN_FILES = 64  # shards that are kept open where nothing else is asked for
 
 @dataclass(frozen=True)
 class SampleRef:
-    """Where a sample lies: its shard, and its members there."""
+    """The place of a sample: its shard, and its members there."""
 
     shard: str
     sample: Sample

@@ -1,4 +1,4 @@
-"""What a sample is on disk: names of labels, members, shards and files.
+"""The format of a sample on disk: names of labels, members, shards and files.
 
 A shard is a tar. Its members are named `<key>.<member>`; the members of one sample are neighbours. A label
 that a frame does not have is an absent member: absent, never zeros.
@@ -15,7 +15,7 @@ TASKS: tuple[str, ...] = get_args(Task)  # the order of an image's items under -
 LABELS = ("image", *TASKS)  # everything with a conversion rule and a fingerprint of its own
 SPLITS = ("train", "val")
 
-MEMBERS = {  # label -> the member names it may have, one of them in any one set
+MEMBERS: dict[str, tuple[str, ...]] = {  # label -> the member names it may have, one of them in any one set
     "image": ("image.jpg", "image.png"),
     "segmentation": ("segmentation.png", "segmentation.npy"),
     "depth": ("depth.png",),
@@ -29,7 +29,9 @@ LABEL_OF_MEMBER = {member: label for label, members in MEMBERS.items() for membe
 MANIFEST = "manifest.json"
 PREVIOUS_MANIFEST = "manifest.previous.json"
 
-SAMPLE_SIZES = (256, 512, 1024)  # px, the sides of a square sample
+SampleSize = Literal[256, 512, 1024]  # px, the sides of a square sample
+GRID = 8  # cells of boxes.npy along a side, unless the rules say otherwise
+SLOTS = 10  # boxes of a cell, likewise
 STEERING_STEPS = 10  # the last values of the window, which the steering head predicts
 BOX_VALUES = 5  # objectness, x, y, w, h; then one value a class
 

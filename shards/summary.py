@@ -1,4 +1,4 @@
-"""What a set holds, from its `meta.json` members: counts, shares, histograms."""
+"""Counts, shares and histograms of a set, from its `meta.json` members."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from shards.classes import SEGMENTATION_CLASSES
 from shards.codec import decode_json
 from shards.reader import SampleRef, ShardSet
 from shards.schema import SPLITS, STEERING_STEPS
+
+Meta = Mapping[str, Any]  # a sample's meta.json
 
 STEERING_EDGES_DEG = (-540, -180, -90, -45, -20, -5, 5, 20, 45, 90, 180, 540)
 
@@ -66,42 +68,50 @@ def summarise(shard_set: ShardSet, progress: Callable[[int], None]) -> Summary:
             meta = shard_set.meta(ref)
             summary.samples[split] += 1
             summary.labels.update((split, label) for label in ref.labels)
-            _add_segmentation(summary, meta.get("segmentation", {}))
-            _add_boxes(summary, meta, shard_set)
-            if "depth" in ref.labels:
-                summary.depth_samples += 1
-                summary.depth_pixels += meta["depth"]["pixels"]
-            _add_steering(summary, ref, meta, shard_set)
+            for label, add in _ADD.items():
+                if label in ref.labels:
+                    add(summary, ref, meta, shard_set)
             progress(1)
     return summary
 
 
-def _add_segmentation(summary: Summary, section: Mapping[str, Any]) -> None:
-    for class_id, pixels in section.get("pixels", {}).items():
+def _add_segmentation(summary: Summary, _: SampleRef, meta: Meta, __: ShardSet) -> None:
+    section = meta["segmentation"]
+    for class_id, pixels in section["pixels"].items():
         name = SEGMENTATION_CLASSES[int(class_id)]
         summary.class_pixels[name] += pixels
         summary.class_frames[name] += 1
-    summary.ignored_pixels += section.get("unknown_colour", 0) + section.get("outside", 0)
+    summary.ignored_pixels += section["unknown_colour"] + section["outside"]
 
 
-def _add_boxes(summary: Summary, meta: Mapping[str, Any], shard_set: ShardSet) -> None:
-    section = meta.get("boxes", {})
-    boxes = section.get("boxes", [])
+def _add_boxes(summary: Summary, _: SampleRef, meta: Meta, shard_set: ShardSet) -> None:
+    boxes = meta["boxes"]["boxes"]
     summary.boxes.update(box[4] for box in boxes)
-    summary.boxes_dropped.update(section.get("dropped", {}))
+    summary.boxes_dropped.update(meta["boxes"]["dropped"])
     cell_px = shard_set.size_px / shard_set.rules["boxes"]["grid"]
     cells = Counter(((x1 + x2) / 2 // cell_px, (y1 + y2) / 2 // cell_px) for x1, y1, x2, y2, _ in boxes)
     summary.most_boxes_in_a_cell = max(summary.most_boxes_in_a_cell, *cells.values(), 0)
 
 
-def _add_steering(summary: Summary, ref: SampleRef, meta: Mapping[str, Any], shard_set: ShardSet) -> None:
-    if "steering" not in ref.labels:
-        return
+def _add_depth(summary: Summary, _: SampleRef, meta: Meta, __: ShardSet) -> None:
+    summary.depth_samples += 1
+    summary.depth_pixels += meta["depth"]["pixels"]
+
+
+def _add_steering(summary: Summary, ref: SampleRef, meta: Meta, shard_set: ShardSet) -> None:
     window = decode_json(shard_set.read(ref, ref.labels["steering"]))
     summary.angles_deg.append(window["angles_deg"][-1])
     if meta["timestamp_us"] is not None:
         summary.windows_timed += 1
         summary.windows_later += min(window["timestamps_us"][-STEERING_STEPS:]) > meta["timestamp_us"]
+
+
+_ADD: dict[str, Callable[[Summary, SampleRef, Meta, ShardSet], None]] = {  # label -> adds a sample to the summary
+    "segmentation": _add_segmentation,
+    "boxes": _add_boxes,
+    "depth": _add_depth,
+    "steering": _add_steering,
+}
 
 
 def steering_histogram(angles_deg: list[float]) -> list[tuple[str, int]]:

@@ -1,19 +1,20 @@
-"""Does a set hold what its manifest says? Checksums, counts, and every member decoded."""
+"""Verification of a set against its manifest: checksums, counts, and every member decoded."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from shards.classes import BOX_CLASSES, IGNORE_INDEX, SEGMENTATION_CLASSES
+from shards.classes import IGNORE_INDEX, SEGMENTATION_CLASSES, box_grid_shape
 from shards.codec import decode_json
 from shards.manifest import ShardIndex
 from shards.reader import SampleRef, ShardSet
-from shards.schema import BOX_VALUES, LABELS, META, STEERING_STEPS
+from shards.schema import LABELS, META, STEERING_STEPS
 
 _SHARD_NAME = re.compile(r"^(?:train|val)-\d{6}\.tar$")
 
@@ -56,7 +57,7 @@ def _verify_shard(shard_set: ShardSet, record: dict[str, Any], progress: Callabl
 
 
 def _compare(name: str, record: dict[str, Any], index: ShardIndex, size: int, sha256: str) -> list[str]:
-    """What the manifest, the index and the tar say of the shard must agree."""
+    """Compare the shard with its index and with its record in the manifest."""
     problems = []
     if size != record["bytes"]:
         problems.append(f"{name}: {size} bytes, the manifest says {record['bytes']}")
@@ -78,22 +79,34 @@ def _check_member(shard_set: ShardSet, ref: SampleRef, member: str) -> None:
         return
     label = next(label for label in LABELS if ref.labels.get(label) == member)
     value = shard_set.load(ref, [label])[label]
-    size, boxes = shard_set.size_px, shard_set.rules["boxes"]
-    if label == "steering":
-        angles = value.get("angles_deg") if isinstance(value, dict) else None
-        if not isinstance(angles, list) or len(angles) < STEERING_STEPS:
-            raise ValueError(f"{ref.key}.{member} must have at least {STEERING_STEPS} angles")
-        return
-    shapes = {
-        "image": ((size, size, 3), np.uint8),
-        "segmentation": ((size, size), np.uint8),
-        "depth": ((size, size), np.float32),
-        "boxes": ((boxes["grid"], boxes["grid"], boxes["slots"], BOX_VALUES + len(BOX_CLASSES)), np.float32),
-    }
-    shape, kind = shapes[label]
-    if value.shape != shape or value.dtype != kind:
-        raise ValueError(f"{ref.key}.{member} must be {shape} {np.dtype(kind)}, got {value.shape} {value.dtype}")
-    if label == "segmentation" and ((value >= len(SEGMENTATION_CLASSES)) & (value != IGNORE_INDEX)).any():
-        raise ValueError(
-            f"class ids of {ref.key} must be below {len(SEGMENTATION_CLASSES)} or {IGNORE_INDEX}, got {value.max()}"
-        )
+    if label in _ARRAYS:
+        shape, kind = _ARRAYS[label](shard_set.size_px, shard_set.rules)
+        if value.shape != shape or value.dtype != kind:
+            raise ValueError(f"{ref.key}.{member} must be {shape} {np.dtype(kind)}, got {value.shape} {value.dtype}")
+    if label in _CONTENT:
+        _CONTENT[label](value, f"{ref.key}.{member}")
+
+
+def _check_classes(classes: NDArray[np.uint8], name: str) -> None:
+    known = len(SEGMENTATION_CLASSES)
+    if ((classes >= known) & (classes != IGNORE_INDEX)).any():
+        raise ValueError(f"class ids of {name} must be below {known} or {IGNORE_INDEX}, got {classes.max()}")
+
+
+def _check_steering(window: Any, name: str) -> None:
+    angles = window.get("angles_deg") if isinstance(window, dict) else None
+    if not isinstance(angles, list) or len(angles) < STEERING_STEPS:
+        raise ValueError(f"{name} must have at least {STEERING_STEPS} angles")
+
+
+_Rules = Mapping[str, Any]
+_ARRAYS: dict[str, Callable[[int, _Rules], tuple[tuple[int, ...], type[np.generic]]]] = {  # label -> shape, dtype
+    "image": lambda size_px, _: ((size_px, size_px, 3), np.uint8),
+    "segmentation": lambda size_px, _: ((size_px, size_px), np.uint8),
+    "depth": lambda size_px, _: ((size_px, size_px), np.float32),
+    "boxes": lambda _, rules: (box_grid_shape(rules["boxes"]["grid"], rules["boxes"]["slots"]), np.float32),
+}
+_CONTENT: dict[str, Callable[[Any, str], None]] = {  # label -> raises ValueError where a decoded value is wrong
+    "segmentation": _check_classes,
+    "steering": _check_steering,
+}

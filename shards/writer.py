@@ -82,7 +82,7 @@ class ShardWriter:
 
     @property
     def sha256(self) -> str:
-        """Of all bytes so far."""
+        """The sha256 of all bytes written so far, in hex."""
         return self._sha256.hexdigest()
 
     def publish(self) -> None:

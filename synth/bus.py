@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from synth.defects import ERROR_CODE_DEG, Defect
 from synth.road import curvature_of_wheel
-from synth.world import Frame, Steering
+from synth.world import DrawnFrame, Steering
 
 VALUES_BEFORE, VALUES_AFTER = 11, 10
 PERIOD_US = 20_000
@@ -27,7 +27,7 @@ Signal = Callable[["Drive", Times], Values]
 
 @dataclass(frozen=True)
 class Drive:
-    """How the car moves, at times (N,) int64 in us."""
+    """The motion of the car at times (N,) int64 in us."""
 
     steering: Steering
 
@@ -102,12 +102,12 @@ SIGNALS: dict[str, tuple[str | None, Signal]] = {
 }
 
 
-def bus_signals(frames: Sequence[Frame]) -> list[dict[str, Any]]:
+def bus_signals(frames: Sequence[DrawnFrame]) -> list[dict[str, Any]]:
     """The records of a scene's frames, in their order."""
     return [_record(frame) for frame in frames if frame.defect is not Defect.NO_BUS_RECORD]
 
 
-def _record(frame: Frame) -> dict[str, Any]:
+def _record(frame: DrawnFrame) -> dict[str, Any]:
     drive = Drive(frame.scene.steering)
     ticks_us = np.arange(1 - VALUES_BEFORE, VALUES_AFTER + 1) * PERIOD_US
     flexray: dict[str, dict[str, Any]] = {}

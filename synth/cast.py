@@ -14,7 +14,7 @@ from synth.rays import FIRST_SOLID, Rays, View, coarse_rays, trace, woods_ridge
 from synth.road import CAMERA_HEIGHT_M, KERB_M, Road
 from synth.scenery import draw_scenery
 from synth.solids import Solid, entry_depth
-from synth.world import RGB, Frame
+from synth.world import RGB, DrawnFrame
 
 MOST_ACTORS = 5
 NEAREST_M, FARTHEST_M = 6.0, 45.0
@@ -65,7 +65,7 @@ class Actor:
         return abs(self.along - other.along) < length and abs(self.across - other.across) < width
 
 
-def draw_view(frame: Frame, rng: np.random.Generator) -> View:
+def draw_view(frame: DrawnFrame, rng: np.random.Generator) -> View:
     """Everything that the frame's rays can meet."""
     road = frame.road
     ridge = woods_ridge(rng)
@@ -125,7 +125,7 @@ def _actor(name: str, road: Road, along: float, across: float, rng: np.random.Ge
     return Actor(solid, along, across)
 
 
-def _forced(frame: Frame, road: Road, rng: np.random.Generator) -> list[Actor]:
+def _forced(frame: DrawnFrame, road: Road, rng: np.random.Generator) -> list[Actor]:
     """The car of a frame whose defect is a box outside the image."""
     if frame.defect not in OUTSIDE_XY_M:
         return []
@@ -163,7 +163,7 @@ def _seen(ground: View, actors: list[Actor], scenery: tuple[Solid, ...]) -> list
 
 
 def _rays_that_meet(rays: Rays, solid: Solid) -> int:
-    """How many rays would meet the thing with nothing before it: none where it is outside the image."""
+    """The number of rays that would meet the thing with nothing before it; 0 where it is outside the image."""
     window = rays.window(solid)
     return int(np.isfinite(entry_depth(solid, rays.right[window], rays.down[window])).sum())
 

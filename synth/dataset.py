@@ -20,7 +20,7 @@ from shards.classes import CLASS_LIST
 from synth.bus import bus_signals
 from synth.calibration import cams_lidars
 from synth.frame import CAMERA_FOLDER, SUBTREES, frame_files, json_bytes
-from synth.world import Frame, plan
+from synth.world import DrawnFrame, plan
 
 TOP = "camera_lidar_semantic_bboxes"
 BOXES_TAR = f"{TOP}.tar"
@@ -64,7 +64,7 @@ def write_dataset(
             (room / written).rename(out / written)
 
 
-def _write_bus(path: Path, planned: Sequence[Sequence[Frame]]) -> None:
+def _write_bus(path: Path, planned: Sequence[Sequence[DrawnFrame]]) -> None:
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         for frames in planned:
             scene = frames[0].scene
@@ -73,7 +73,7 @@ def _write_bus(path: Path, planned: Sequence[Sequence[Frame]]) -> None:
 
 
 def _write_boxes(
-    path: Path, planned: Sequence[Sequence[Frame]], workers: int, progress: Callable[[int, int], None]
+    path: Path, planned: Sequence[Sequence[DrawnFrame]], workers: int, progress: Callable[[int, int], None]
 ) -> None:
     """A scene's files are kept in a folder beside the tar until all are drawn: the tar has them subtree by subtree."""
     spool = path.parent / "spool"
@@ -91,7 +91,7 @@ def _write_boxes(
 
 
 @contextlib.contextmanager
-def _drawn(frames: Sequence[Frame], spool: Path, workers: int) -> Iterator[Iterator[None]]:
+def _drawn(frames: Sequence[DrawnFrame], spool: Path, workers: int) -> Iterator[Iterator[None]]:
     """An iterator that goes on when the next frame's files are in the spool."""
     draw = functools.partial(draw_to, spool)
     if workers == 1:
@@ -110,7 +110,7 @@ def _start_worker() -> None:
     cv2.setNumThreads(1)  # a process a core is enough
 
 
-def draw_to(spool: Path, frame: Frame) -> None:
+def draw_to(spool: Path, frame: DrawnFrame) -> None:
     """Draw one frame into `spool/<scene>/<subtree>/`."""
     for (subtree, name), content in frame_files(frame).items():
         folder = spool / frame.scene.name / subtree

@@ -1,4 +1,4 @@
-"""What A2D2 is known to get wrong, put into the drawn set on purpose: a converter has to meet each of these.
+"""Known defects of A2D2, put into the synthetic set on purpose: a converter has to handle each of them.
 
 One defect a frame, each on a frame of its own, spread over scenes and over the length of a scene; those for which
 a small set has no frame left are left out. No defect takes more away than its own label.

@@ -13,13 +13,13 @@ from synth.camera import png, render
 from synth.cast import draw_view
 from synth.defects import Defect
 from synth.lidar import SENSORS, SKIPPED_WITHOUT_PIXELS, npz, scan
-from synth.world import Frame
+from synth.world import DrawnFrame
 
 SUBTREES = ("camera", "lidar", "label", "label3D")  # in the order of the tar
 CAMERA_FOLDER = "cam_front_center"
 
 
-def frame_files(frame: Frame) -> dict[tuple[str, str], bytes]:
+def frame_files(frame: DrawnFrame) -> dict[tuple[str, str], bytes]:
     """(subtree, file name) -> content; a file that the frame's defect takes away is not there."""
     rng = frame.rng
     view = draw_view(frame, rng)
@@ -47,7 +47,7 @@ def json_bytes(document: Any) -> bytes:
     return json.dumps(document, indent=4, sort_keys=True).encode()
 
 
-def _camera_json(frame: Frame) -> dict[str, Any]:
+def _camera_json(frame: DrawnFrame) -> dict[str, Any]:
     return {
         "cam_name": "front_center",
         "cam_tstamp": frame.timestamp_us,

@@ -1,4 +1,4 @@
-"""How things look: a colour for each point of a solid, by the face it lies on. The outline stays the solid's own."""
+"""Colours of solids: one for each point of a surface, by the face it lies on. Outlines do not change."""
 
 from __future__ import annotations
 

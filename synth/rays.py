@@ -24,7 +24,7 @@ Window = tuple[slice, slice] | EllipsisType
 
 @dataclass(frozen=True)
 class View:
-    """What rays can meet: the ground with its road, solids, and woods too far away to have a depth."""
+    """Everything that rays can meet: the ground with its road, solids, and woods too far away to have a depth."""
 
     road: Road
     solids: tuple[Solid, ...]

@@ -9,7 +9,7 @@ import numpy as np
 from synth.defects import Defect
 from synth.road import CAMERA_HEIGHT_M, KERB_M, Road
 from synth.solids import Solid
-from synth.world import RGB, Frame
+from synth.world import RGB, DrawnFrame
 
 NEAREST_M, FARTHEST_M = 7.0, 95.0  # along the road
 LEAST_X_M = 3.0  # nothing beside or behind the camera
@@ -21,7 +21,7 @@ WALLS: tuple[RGB, ...] = (
 LEAVES: tuple[RGB, ...] = ((0.20, 0.40, 0.14), (0.30, 0.44, 0.14), (0.16, 0.34, 0.18), (0.45, 0.42, 0.14))
 
 
-def draw_scenery(frame: Frame, road: Road, rng: np.random.Generator) -> tuple[Solid, ...]:
+def draw_scenery(frame: DrawnFrame, road: Road, rng: np.random.Generator) -> tuple[Solid, ...]:
     """Both sides of the road, from the camera to the fog."""
     drawn = [solid for side in (-1, 1) for solid in _side(road, side, rng)]
     # a car that stands beside the road is there on purpose: the trees make way

@@ -1,4 +1,4 @@
-"""What is decided before anything is drawn: scenes, their light and steering, frames and their times."""
+"""The plan of a synthetic drive: scenes, their light and steering, frames and their times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RGB = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Light:
-    """How a scene looks: one time of day, one weather, one kind of street. Colours are RGB in 0..1."""
+    """The look of a scene: one time of day, one weather, one kind of street. Colours are RGB in 0..1."""
 
     sun: RGB  # unit vector towards it, in the camera's view frame
     tint: RGB
@@ -68,7 +68,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Frame:
+class DrawnFrame:
     """One exposure of the front centre camera."""
 
     scene: Scene
@@ -95,7 +95,7 @@ class Frame:
         return f"{self.scene.stamp}_{kind}_frontcenter_{self.frame_id}.{extension}"
 
 
-def plan(scenes: int, frames: int, seed: int) -> list[list[Frame]]:
+def plan(scenes: int, frames: int, seed: int) -> list[list[DrawnFrame]]:
     """All frames of a set, a list per scene."""
     defects = place_defects(scenes, frames)
     return [_plan_scene(index, frames, seed, scene_has_lidar(index, scenes), defects) for index in range(scenes)]
@@ -103,8 +103,8 @@ def plan(scenes: int, frames: int, seed: int) -> list[list[Frame]]:
 
 def _plan_scene(
     index: int, frames: int, seed: int, has_lidar: bool, defects: dict[tuple[int, int], Defect]
-) -> list[Frame]:
-    # the third number is 0 here and 1 or more in Frame.rng: numpy takes [a, b] and [a, b, 0] for the same seed
+) -> list[DrawnFrame]:
+    # the third number is 0 here and 1 or more in DrawnFrame.rng: numpy takes [a, b] and [a, b, 0] for the same seed
     rng = np.random.default_rng([seed, index, 0])
     day = FIRST_DAY + datetime.timedelta(days=DAYS_BETWEEN_SCENES * index)
     noon = datetime.datetime.combine(day, datetime.time(8))
@@ -114,7 +114,7 @@ def _plan_scene(
     steering = _draw_steering(rng, int(times_us[min(2, frames - 1)]) + 60_000)
     scene = Scene(index, start.strftime("%Y%m%d_%H%M%S"), has_lidar, _draw_light(rng), steering)
     return [
-        Frame(scene, number, f"{frame_id:09d}", int(time_us), defects.get((index, number)), seed)
+        DrawnFrame(scene, number, f"{frame_id:09d}", int(time_us), defects.get((index, number)), seed)
         for number, (frame_id, time_us) in enumerate(zip(ids, times_us, strict=True))
     ]
 

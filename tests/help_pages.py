@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[click.Command, list[str]]] = {
 
 
 def help_of(name: str) -> str:
-    """What a terminal of 80 columns shows."""
+    """The help text as a terminal of 80 columns shows it."""
     command, arguments = COMMANDS[name]
     program = name.split(maxsplit=1)[0]
     result = CliRunner().invoke(command, [*arguments, "--help"], prog_name=program, terminal_width=80)

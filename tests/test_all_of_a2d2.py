@@ -76,7 +76,7 @@ def renamed(files: Mapping[str, bytes], *changes: tuple[str, str]) -> dict[str, 
 
 
 def keys(files: Mapping[str, bytes]) -> list[str]:
-    """Of the frames that have a camera image."""
+    """Only of the frames that have a camera image."""
     found = (re.search(r"(\d{14})_camera_([a-z]+_\d+)\.png$", name) for name in files)
     return sorted(f"{match[1]}_{match[2]}" for match in found if match)
 
@@ -142,7 +142,7 @@ PERIOD_US = 20_000
 
 
 def angle_deg(time_us: int) -> float:
-    """Of the invented drive: a magnitude that tells its time, left and right by turns."""
+    """A signal of the invented drive: its magnitude tells the time, left and right by turns."""
     count = time_us // PERIOD_US
     return round(count % 1000 * 0.15, 2) * (1 if count % 2 else -1)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.bifpn import LEAK, BiFPN, Neck, Separable, down, fuse, started, up
+from models.bifpn import LEAK, BiFPN, Neck, Separable, down, fuse, initialised, up
 
 EPS = 1e-4
 
@@ -131,7 +131,7 @@ def test_a_started_layer_keeps_the_size_of_a_rectified_signal(
     torch.manual_seed(0)
     signal = torch.randn(8, 1024) if side is None else torch.randn(4, 64, side, side)
     with torch.no_grad():
-        output = started(layer)(signal.relu())
+        output = initialised(layer)(signal.relu())
     inside = output if side is None else output[..., 2:-2, 2:-2]
     assert inside.std().item() == pytest.approx(1.0, abs=0.1)  # E[relu(x)^2] = 1/2, times gain^2 = 2
     assert torch.count_nonzero(layer.bias) == 0

@@ -20,7 +20,7 @@ from preprocess.absent import Absent
 from preprocess.boxes import convert_boxes
 from preprocess.bus import bus_windows
 from preprocess.depth import convert_depth, read_points
-from preprocess.rules import BoxesRule, DepthRule
+from preprocess.rules import BoxesRule, DepthRule, SteeringRule
 from preprocess.segmentation import check_class_list
 from preprocess.source import Frame
 from preprocess.steering import convert_steering, window_signals
@@ -33,7 +33,8 @@ from shards.png import decode_png, decode_rgb_png, encode_grey_png
 from synth.calibration import cams_lidars
 from tests.conftest import png
 
-SIGNAL = "steering_angle_calculated"
+RULE = SteeringRule()
+SIGNAL = RULE.signal
 RANDOM = np.random.default_rng(0)
 RGB_PNG = png(RANDOM.integers(0, 256, (40, 64, 3), dtype=np.uint8))
 GREY_PNG = encode_grey_png(RANDOM.integers(0, 38, (64, 64), dtype=np.uint8))
@@ -207,12 +208,12 @@ def test_no_json_gives_angles_outside_their_range(original: bytes) -> None:
     labels = 0
     for number, data in mutated(original, 2000, (*MUTATIONS, splice_json, splice_json, splice_json)):
         try:
-            windows = bus_windows(data, window_signals(SIGNAL), FRAMES, lambda _: 11000)
+            windows = bus_windows(data, window_signals(RULE), FRAMES, lambda _: 11000)
         except ValueError:
             continue
         for bus in windows.values():
             try:
-                window = convert_steering(bus.signals(), SIGNAL)
+                window = convert_steering(bus.signals(), RULE)
             except (ValueError, Absent):
                 continue
             labels += 1

@@ -1,4 +1,4 @@
-"""What users do wrong, and what files do wrong: one clear line, and the contract's exit code."""
+"""Errors of users and of files: one clear line, and the contract's exit code."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from PIL import Image
 
 import shards.writer
 from preprocess.cli.commands import main
-from preprocess.report import bad_lines
 from preprocess.rules import load_rules
+from preprocess.summary_text import bad_lines
 from shards.reader import ShardSet
 from tests.conftest import png, prep
 
@@ -61,7 +61,7 @@ def test_an_unknown_rule_is_wrong_usage(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("[depth]\nmaximum = 3")
     result = prep("rules", "--rules", tmp_path / "r.toml")
     assert result.exit_code == 2
-    assert "unknown rule depth.maximum" in one_line(result.output)
+    assert "unknown key depth.maximum" in one_line(result.output)
 
 
 def test_rules_prints_what_rules_accepts(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rebuilds: what a change touches is converted, everything else is carried over, and the result is a fresh build's."""
+"""Rebuilds: what a change touches is converted, everything else is reused, and the result is a fresh build's."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 import preprocess.convert
-import preprocess.rules
+from preprocess import boxes, depth, segmentation, steering
 from preprocess.build import survey
-from preprocess.plan import make_plan
+from preprocess.build_plan import make_plan
 from preprocess.rules import DepthRule, load_rules
 from preprocess.source import find_source
 from shards.reader import ShardSet
@@ -26,20 +27,21 @@ Calls = Counter[str]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """How often each converter is called."""
+    """The number of calls of each converter."""
     counted: Calls = Counter()
 
-    def count(name: str) -> None:
-        original = getattr(preprocess.convert, name)
+    def count(module: ModuleType, name: str) -> None:
+        original = getattr(module, name)
 
         def counting(*arguments: Any, **options: Any) -> Any:
             counted[name] += 1
             return original(*arguments, **options)
 
-        monkeypatch.setattr(preprocess.convert, name, counting)
+        monkeypatch.setattr(module, name, counting)
 
-    for name in ("convert_image", "convert_segmentation", "convert_depth", "convert_boxes", "convert_steering"):
-        count(name)
+    count(preprocess.convert, "convert_image")
+    for module in (segmentation, depth, boxes, steering):
+        count(module, f"convert_{module.__name__.removeprefix('preprocess.')}")
     return counted
 
 
@@ -101,7 +103,7 @@ def test_a_changed_rule_converts_its_label_alone(
 def test_a_raised_converter_version_is_a_changed_rule(
     synthetic: Path, built: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(preprocess.rules.CONVERTER_VERSIONS, "depth", 99)
+    monkeypatch.setitem(preprocess.convert.CONVERTER_VERSIONS, "depth", 99)
     assert "  depth: 5 shards: rule changed (18 frames)" in shard(synthetic, built, SMALL_RULES)
     assert dict(calls) == {"convert_depth": 11}
 
@@ -263,7 +265,7 @@ def test_damage_in_what_would_be_carried_over_is_noticed_and_mended(synthetic: P
 
 
 def test_rules_in_code_are_rules(synthetic: Path, built: Path) -> None:
-    """What TOML says can be said in Python, and means the same."""
+    """Rules made in Python mean the same as rules from TOML."""
     source = find_source(synthetic, cameras={"frontcenter"}, skip=built)
     rules_file = built.parent / "small.toml"
     rules_file.write_text(SMALL_RULES)

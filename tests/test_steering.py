@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from preprocess.absent import Absent
+from preprocess.rules import SteeringRule
 from preprocess.steering import convert_steering
 
-SIGNAL = "steering_angle_calculated"
+RULE = SteeringRule()
+SIGNAL = RULE.signal
 
 
 def record(magnitudes: list[Any], signs: list[Any], *, sign_shift_us: int = 0) -> dict[str, Any]:
@@ -20,7 +22,7 @@ def record(magnitudes: list[Any], signs: list[Any], *, sign_shift_us: int = 0) -
 
 
 def test_left_is_negative() -> None:
-    window = convert_steering(record([1.5] * 6 + [3.0] * 6, [0] * 6 + [1] * 6), SIGNAL)
+    window = convert_steering(record([1.5] * 6 + [3.0] * 6, [0] * 6 + [1] * 6), RULE)
     assert window == {
         "timestamps_us": [1000 * i for i in range(12)],
         "angles_deg": [-1.5] * 6 + [3.0] * 6,
@@ -29,7 +31,7 @@ def test_left_is_negative() -> None:
 
 
 def test_zero_has_no_sign() -> None:
-    assert str(convert_steering(record([0.0] * 10, [0] * 10), SIGNAL)["angles_deg"][0]) == "0.0"
+    assert str(convert_steering(record([0.0] * 10, [0] * 10), RULE)["angles_deg"][0]) == "0.0"
 
 
 @pytest.mark.parametrize(
@@ -42,14 +44,14 @@ def test_zero_has_no_sign() -> None:
     ],
 )
 def test_each_value_takes_the_sign_nearest_in_time(shift_us: int, first_right: int) -> None:
-    window = convert_steering(record([2.0] * 10, [0] * 5 + [1] * 5, sign_shift_us=shift_us), SIGNAL)
+    window = convert_steering(record([2.0] * 10, [0] * 5 + [1] * 5, sign_shift_us=shift_us), RULE)
     assert [angle > 0 for angle in window["angles_deg"]].index(True) == first_right
 
 
 def test_values_come_in_the_order_of_time() -> None:
     shuffled = record([float(i) for i in range(12)], [1] * 12)
     shuffled[SIGNAL]["timestamps"].reverse()
-    assert convert_steering(shuffled, SIGNAL)["angles_deg"] == [float(i) for i in range(11, -1, -1)]
+    assert convert_steering(shuffled, RULE)["angles_deg"] == [float(i) for i in range(11, -1, -1)]
 
 
 NO_SIGN = {key: value for key, value in record([1.0] * 10, [0] * 10).items() if not key.endswith("_sign")}
@@ -68,11 +70,11 @@ NO_SIGN = {key: value for key, value in record([1.0] * 10, [0] * 10).items() if 
 )
 def test_what_is_missing_is_absent(given: dict[str, Any] | None, reason: str) -> None:
     with pytest.raises(Absent, match=f"^{reason}$"):
-        convert_steering(given, SIGNAL)
+        convert_steering(given, RULE)
 
 
 def test_an_error_code_before_the_last_ten_does_not_matter() -> None:
-    assert len(convert_steering(record([614.25] * 11 + [1.0] * 10, [0] * 21), SIGNAL)["angles_deg"]) == 21
+    assert len(convert_steering(record([614.25] * 11 + [1.0] * 10, [0] * 21), RULE)["angles_deg"]) == 21
 
 
 @pytest.mark.parametrize(
@@ -94,4 +96,4 @@ def test_an_error_code_before_the_last_ten_does_not_matter() -> None:
 )
 def test_what_is_wrong_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        convert_steering(given, SIGNAL)
+        convert_steering(given, RULE)

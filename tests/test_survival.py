@@ -37,7 +37,7 @@ def tars(folder: Path) -> dict[str, bytes]:
 
 
 def assert_nothing_partial(out: Path) -> None:
-    """Whatever bears a final name is whole: a tar is its index's, or is about to be replaced by it."""
+    """Every file under a final name is whole: a tar belongs to its index, or is about to be replaced by it."""
     for path in out.glob("*.json"):
         orjson.loads(path.read_bytes())
     for path in out.glob("*.tar"):

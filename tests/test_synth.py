@@ -21,7 +21,7 @@ from synth.bus import SIGNALS
 from synth.dataset import BOXES_TAR, BUS_TAR, CALIBRATION, write_dataset
 from synth.defects import Defect, place_defects
 from synth.lidar import RANGE_M
-from synth.world import Frame, plan
+from synth.world import DrawnFrame, plan
 
 SCENES, FRAMES, SEED = 3, 6, 0
 TOP = r"camera_lidar_semantic_bboxes"
@@ -71,29 +71,29 @@ def bus(out: Path) -> dict[str, dict[str, Any]]:
     return {record["frame_name"]: record for scene in scenes for record in scene}
 
 
-def content(files: Files, frame: Frame, kind: str, extension: str) -> bytes | None:
+def content(files: Files, frame: DrawnFrame, kind: str, extension: str) -> bytes | None:
     name = frame.file_name(kind, extension)
     return files.get(f"{TOP}/{frame.scene.name}/{kind}/cam_front_center/{name}")
 
 
-def pixels(files: Files, frame: Frame, kind: str) -> np.ndarray:
+def pixels(files: Files, frame: DrawnFrame, kind: str) -> np.ndarray:
     packed = content(files, frame, kind, "png")
     assert packed is not None
     image = cv2.imdecode(np.frombuffer(packed, np.uint8), cv2.IMREAD_UNCHANGED)
     return image[..., 2::-1]  # RGB
 
 
-def npz(files: Files, frame: Frame) -> dict[str, np.ndarray]:
+def npz(files: Files, frame: DrawnFrame) -> dict[str, np.ndarray]:
     packed = content(files, frame, "lidar", "npz")
     return dict(np.load(io.BytesIO(packed))) if packed else {}
 
 
-def boxes(files: Files, frame: Frame) -> list[dict[str, Any]]:
+def boxes(files: Files, frame: DrawnFrame) -> list[dict[str, Any]]:
     text = content(files, frame, "label3D", "json")
     return list(json.loads(text).values()) if text else []
 
 
-def frame_with(defect: Defect) -> Frame:
+def frame_with(defect: Defect) -> DrawnFrame:
     (frame,) = (frame for frame in ALL_FRAMES if frame.defect is defect)
     return frame
 
@@ -163,7 +163,7 @@ def test_nothing_is_overwritten(name: str, tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(frame: Frame) -> None:
+    def fail(frame: DrawnFrame) -> None:
         raise OSError("no room")
 
     monkeypatch.setattr(dataset, "frame_files", fail)
@@ -214,7 +214,7 @@ def test_lidar_rows_columns_and_depth_follow_from_its_points(files: Files) -> No
 
 
 @pytest.mark.parametrize("frame", [PLANNED[0][1], PLANNED[0][4], PLANNED[1][0], PLANNED[1][5]])
-def test_ground_points_lie_on_the_plane_and_on_ground_pixels(files: Files, frame: Frame) -> None:
+def test_ground_points_lie_on_the_plane_and_on_ground_pixels(files: Files, frame: DrawnFrame) -> None:
     arrays = npz(files, frame)
     ground = np.abs(arrays["points"][:, 2] + 1.70) < 1e-6
     assert ground.mean() > 0.3

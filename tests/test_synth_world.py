@@ -15,7 +15,7 @@ from synth.looks import LOOKS, paint
 from synth.rays import FIRST_SOLID, FIRST_SURFACE, SKY, Rays, View, camera_rays, image_rays, trace
 from synth.road import CAMERA_HEIGHT_M, SURFACES, Road, curvature_of_wheel
 from synth.solids import Solid, entry_depth
-from synth.world import Frame, plan
+from synth.world import DrawnFrame, plan
 
 WOODS = ((0.0, 1.0, 0.0),)
 
@@ -35,7 +35,7 @@ def one_ray(right: float, down: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def frames() -> list[Frame]:
+def frames() -> list[DrawnFrame]:
     return [frame for scene in plan(3, 12, seed=5) for frame in scene]
 
 
@@ -149,7 +149,7 @@ def test_every_look_paints_every_face(look: str) -> None:
     assert colours.max() < 1.4
 
 
-def test_frames_show_one_to_five_objects_that_are_not_hidden(frames: list[Frame]) -> None:
+def test_frames_show_one_to_five_objects_that_are_not_hidden(frames: list[DrawnFrame]) -> None:
     rays = camera_rays()
     fine = image_rays(rays.right[::4, ::4], rays.down[::4, ::4])
     for frame in frames:
@@ -163,7 +163,7 @@ def test_frames_show_one_to_five_objects_that_are_not_hidden(frames: list[Frame]
             assert solid.corners[:, 0].min() > 0.5
 
 
-def test_touching_instances_of_a_class_have_different_colours(frames: list[Frame]) -> None:
+def test_touching_instances_of_a_class_have_different_colours(frames: list[DrawnFrame]) -> None:
     for frame in frames:
         shown = [solid for solid in cast.draw_view(frame, frame.rng).solids if solid.box_class]
         pairs = [(one, other) for i, one in enumerate(shown) for other in shown[:i] if cast._touch(one, other)]

@@ -12,11 +12,15 @@ import orjson
 from PIL import Image
 
 from preprocess.build import How, Work, build, survey, write_stale
-from preprocess.cli.console import Commands, Progress
+from preprocess.build_plan import Plan, make_plan
+from preprocess.cli.console import Commands, ProgressBar
 from preprocess.cli.options import CAMERA, JSON, SHARDS, WORKERS, parse_part, parse_share, rules_option
+from preprocess.fingerprints import fingerprints
 from preprocess.lock import Lock
-from preprocess.plan import Plan, make_plan
-from preprocess.report import (
+from preprocess.rules import change_lines, rule_changes, rules_to_tables, rules_to_toml
+from preprocess.slurm import array_script
+from preprocess.source import find_source
+from preprocess.summary_text import (
     bad_lines,
     count_bad_frames,
     left_out_lines,
@@ -24,9 +28,6 @@ from preprocess.report import (
     summary_lines,
     work_lines,
 )
-from preprocess.rules import change_lines, fingerprints, rule_changes, rules_to_tables, rules_to_toml
-from preprocess.slurm import array_script
-from preprocess.source import find_source
 from shards.geometry import CAMERAS, FRONT_CENTER
 from shards.manifest import read_manifest
 from shards.reader import ShardSet
@@ -37,6 +38,7 @@ from shards.verify import verify
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="asymmetric-mtl")
 def main() -> None:
     """A2D2's tars to WebDataset shards that a multi-task network can learn from."""
 
@@ -110,7 +112,7 @@ def shard(
 
 def _build(out: Path, plan: Plan, work: Work, how: How) -> dict[str, Any]:
     start = time.monotonic()
-    with Progress(sum(len(shard.frames) for shard in plan.shards), "frames") as progress:
+    with ProgressBar(sum(len(shard.frames) for shard in plan.shards), "frames") as progress:
         manifest = build(out, plan, work, how, progress, progress.say)
     _echo(manifest_lines(manifest))
     _echo(left_out_lines(manifest))
@@ -126,7 +128,7 @@ def _share(plan: Plan, work: Work, part: tuple[int, int]) -> set[str]:
 def _write_part(out: Path, plan: Plan, work: Work, part: tuple[int, int], how: How) -> None:
     i, n = part
     share = _share(plan, work, part)
-    with Progress(sum(len(shard.frames) for shard in plan.shards if shard.name in share), "frames") as progress:
+    with ProgressBar(sum(len(shard.frames) for shard in plan.shards if shard.name in share), "frames") as progress:
         written = list(write_stale(out, plan, work, share, how, progress, progress.say))
     click.echo(f"part {i} of {n}: {len(written)} shards written; after all parts run the same command without --part")
 
@@ -158,7 +160,7 @@ def verify_command(shards: Path, as_json: bool) -> None:
     """Check checksums and counts, and decode every member; exit 1 with a list where something is wrong."""
     shard_set = ShardSet(shards)
     total = sum(shard["samples"] for shard in shard_set.manifest["shards"])
-    with Progress(total, "samples") as progress:
+    with ProgressBar(total, "samples") as progress:
         problems = verify(shard_set, progress)
     if as_json:
         _echo_json({"samples": total, "shards": len(shard_set.manifest["shards"]), "problems": problems})
@@ -177,7 +179,7 @@ def inspect(shards: Path, as_json: bool) -> None:
     """Count what a set holds: labels, classes, boxes, depth, steering, and what was left out."""
     shard_set = ShardSet(shards)
     total = sum(shard["samples"] for shard in shard_set.manifest["shards"])
-    with Progress(total, "samples") as progress:
+    with ProgressBar(total, "samples") as progress:
         summary = summarise(shard_set, progress)
     if as_json:
         manifest = shard_set.manifest
@@ -250,7 +252,7 @@ def synth(out: Path, scenes: int, frames: int, seed: int, workers: int) -> None:
     """Write a small synthetic A2D2 into OUT: the same tars, names, keys and dtypes, a drawn world."""
     from synth.dataset import write_dataset
 
-    with Progress(scenes * frames, "frames") as progress:
+    with ProgressBar(scenes * frames, "frames") as progress:
         done = 0
 
         def report(so_far: int, _: int) -> None:

@@ -1,4 +1,4 @@
-"""How the commands speak: bars and lines, errors in one line, exit codes."""
+"""The output of the commands: progress bars and lines, errors in one line, exit codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PLAIN_EVERY_S = 10.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class Progress:
+class ProgressBar:
     """A bar on a terminal, a line every 10 s in a log."""
 
     def __init__(self, total: int, what: str) -> None:
@@ -42,7 +42,7 @@ class Progress:
         """A line beside the bar."""
         tqdm.write(line, file=sys.stderr)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,7 +72,7 @@ class Commands(click.Group):
 
 
 def one_line(error: ValueError | OSError) -> str:
-    """What is wrong, and where, for people."""
+    """An error as one line for people: the file and the reason."""
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return f"{error.strerror}: finished shards are kept; make room, and the same command goes on"
     if isinstance(error, OSError) and error.filename is not None:

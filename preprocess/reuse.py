@@ -1,6 +1,6 @@
-"""What an earlier build left that still stands: samples by key, and which of their labels need no conversion.
+"""Reuse of an earlier build: its samples by key, and which of their labels need no conversion.
 
-A label's bytes stand where its fingerprint and its source files are what they were. Before a shard is written
+A label's bytes are reused where its fingerprint and its source files are what they were. Before a shard is written
 again its tar and index get the suffix `.a2d2-old`, so that they can be read until nobody needs them, also by a
 run that goes on after a kill.
 """
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocess.convert import NOTHING_CARRIED, Carried
-from preprocess.plan import PlannedFrame
+from preprocess.build_plan import PlannedFrame
+from preprocess.convert import NOTHING_REUSED, Reused
 from shards.codec import decode_json
 from shards.manifest import LeftOut, Sample, ShardIndex
 from shards.reader import MemberReader
@@ -24,7 +24,7 @@ _OWN_INDEX = re.compile(r"^(?P<shard>(?:train|val)-\d{6})\.index\.json(?:\.a2d2-
 
 
 @dataclass(frozen=True)
-class Kept:
+class EarlierSample:
     """A sample of an earlier build."""
 
     shard: str
@@ -34,11 +34,11 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Carry:
-    """What a planned frame takes over."""
+class Reuse:
+    """The labels that a planned frame reuses, and the sample that has them."""
 
-    kept: Kept
-    labels: tuple[str, ...]  # whose bytes and section stand
+    earlier: EarlierSample
+    labels: tuple[str, ...]  # whose bytes and section are reused
 
 
 def own_indexes(out: Path) -> dict[str, ShardIndex]:
@@ -49,62 +49,62 @@ def own_indexes(out: Path) -> dict[str, ShardIndex]:
             try:
                 index = ShardIndex.read(path)
             except ValueError:
-                continue  # another program's file, or a damaged one: nothing to carry
+                continue  # another program's file, or a damaged one: nothing to reuse
             if index_name(index.shard) == path.name.removesuffix(OLD):  # else a copy under another shard's name
                 found[path.name] = index
     return found
 
 
-def kept_samples(indexes: Iterable[ShardIndex]) -> dict[str, Kept]:
+def earlier_samples(indexes: Iterable[ShardIndex]) -> dict[str, EarlierSample]:
     """Key -> the sample; of two, that of the index named last."""
-    kept = {}
+    samples = {}
     for index in indexes:
         left_out: dict[str, list[LeftOut]] = {}
         for entry in index.left_out:
             left_out.setdefault(entry.key, []).append(entry)
         for sample in index.samples:
             entries = tuple(left_out.get(sample.key, ()))
-            kept[sample.key] = Kept(index.shard, sample, index.fingerprints, entries)
-    return kept
+            samples[sample.key] = EarlierSample(index.shard, sample, index.fingerprints, entries)
+    return samples
 
 
-def stale_labels(planned: PlannedFrame, kept: Kept | None, prints: Mapping[str, str]) -> dict[str, str]:
-    """Label -> why it must be converted; labels that stand are not in it."""
-    if kept is None:
+def stale_labels(planned: PlannedFrame, earlier: EarlierSample | None, prints: Mapping[str, str]) -> dict[str, str]:
+    """Label -> why it must be converted; labels that can be reused are not in it."""
+    if earlier is None:
         return dict.fromkeys(planned.sources, "new frame")
     reasons = {}
     for label, source in planned.sources.items():
-        if label != TIMESTAMP and label not in kept.fingerprints:
+        if label != TIMESTAMP and label not in earlier.fingerprints:
             reasons[label] = "new label"
-        elif label != TIMESTAMP and kept.fingerprints[label] != prints[label]:
+        elif label != TIMESTAMP and earlier.fingerprints[label] != prints[label]:
             reasons[label] = "rule changed"
-        elif kept.sample.sources.get(label) != source:
+        elif earlier.sample.sources.get(label) != source:
             reasons[label] = "source file changed"
     return reasons
 
 
-class CarryReader:
-    """Reads what stands of earlier samples, wherever their shard lies now."""
+class ReuseReader:
+    """Reads the reused parts of earlier samples, wherever their shard lies now."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
         self._members = MemberReader()
 
-    def read(self, carry: Carry | None) -> Carried:
-        """The members and sections of a carry; what cannot be read or fails its checksum is not carried."""
-        if carry is None:
-            return NOTHING_CARRIED
-        sample = carry.kept.sample
+    def read(self, reuse: Reuse | None) -> Reused:
+        """The members and sections to reuse; nothing is reused where one cannot be read or fails its checksum."""
+        if reuse is None:
+            return NOTHING_REUSED
+        sample = reuse.earlier.sample
         try:
-            meta = decode_json(self._read(carry.kept.shard, sample, META))
+            meta = decode_json(self._read(reuse.earlier.shard, sample, META))
             labels: dict[str, tuple[str, bytes] | None] = {}
-            for label in carry.labels:
+            for label in reuse.labels:
                 name = sample.labels.get(label)
-                labels[label] = None if name is None else (name, self._read(carry.kept.shard, sample, name))
+                labels[label] = None if name is None else (name, self._read(reuse.earlier.shard, sample, name))
         except (ValueError, OSError):
-            return NOTHING_CARRIED  # the shard is damaged or gone: the source still has everything
-        left_out = tuple(entry for entry in carry.kept.left_out if entry.what in carry.labels)
-        return Carried(labels, meta, left_out)
+            return NOTHING_REUSED  # the shard is damaged or gone: the source still has everything
+        left_out = tuple(entry for entry in reuse.earlier.left_out if entry.what in reuse.labels)
+        return Reused(labels, meta, left_out)
 
     def _read(self, shard: str, sample: Sample, member: str) -> bytes:
         place = sample.members[member]

@@ -1,4 +1,4 @@
-"""What a build will write: which frames are kept, which split and shard each goes to, and what decides its bytes."""
+"""The plan of a build: which frames it keeps, the split and shard of each, and a hash of what decides its bytes."""
 
 from __future__ import annotations
 
@@ -11,22 +11,15 @@ from typing import Any
 
 import orjson
 
-from preprocess.rules import Rules, SplitRule, fingerprints
+from preprocess.convert import files_of
+from preprocess.fingerprints import fingerprints
+from preprocess.rules import Rules, SplitRule
 from preprocess.segmentation import check_class_list
 from preprocess.source import FileRef, Frame, Source, locate
 from shards.codec import decode_json
 from shards.geometry import FRONT_CENTER, Calibration, parse_calibrations
 from shards.manifest import LeftOut
 from shards.schema import SPLITS, TIMESTAMP, shard_name
-
-_FILES_OF_LABEL = {  # label -> the frame's files that decide it; BUS stands for the scene's bus file
-    "image": ("image",),
-    "segmentation": ("image", "segmentation"),  # the image's size decides the pixel maps
-    "depth": ("image", "depth"),
-    "boxes": ("image", "boxes"),
-    "steering": ("camera_json", "bus"),  # sensor fusion's windows lie around the image's time
-    TIMESTAMP: ("camera_json", "bus"),
-}
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class PlannedFrame:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be: its frames in order."""
+    """One planned shard: its frames in order."""
 
     name: str
     split: str
@@ -49,7 +42,7 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole set to be."""
+    """A whole planned set."""
 
     rules: Rules
     calibrations: dict[str, Calibration]  # of the cameras in the set, by file token
@@ -142,11 +135,11 @@ def _sources(frame: Frame, bus: list[int] | None, labels: Sequence[str], checksu
     files = {kind: _identity(file, checksum) for kind, file in frame.files.items()}
     if bus is not None:
         files["bus"] = bus
-    return {label: _digest([files.get(kind) for kind in _FILES_OF_LABEL[label]]) for label in labels}
+    return {label: _digest([files.get(kind) for kind in files_of(label)]) for label in labels}
 
 
 def _identity(file: FileRef, checksum: bool) -> list[int]:
-    """What changes when the file does: its size, and its times or the checksum of its content."""
+    """Numbers that change when the file does: its size, and its times or the checksum of its content."""
     if not checksum:
         return [file.size, *file.stamp]
     try:

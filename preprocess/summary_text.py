@@ -1,4 +1,4 @@
-"""What a build finds, does and leaves, in lines for people."""
+"""Lines for people about a build: the work it plans, the set it leaves, and the census of a set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.build import Work
-from preprocess.plan import Plan
+from preprocess.build_plan import Plan
 from preprocess.rules import change_lines, rule_changes, rules_to_tables
 from preprocess.source import FileRef, file_of, locate
 from shards.manifest import read_record
@@ -19,7 +19,7 @@ _LISTED = 10  # bad files named in the closing lines; the manifest names all fra
 
 
 def work_lines(plan: Plan, work: Work, out: Path) -> Iterator[str]:
-    """What a build would do, per shard and per label, and why."""
+    """The work of a build, per shard and per label, with the reasons."""
     changes = _changes_since(plan, out)
     if changes:
         yield f"rules changed: {', '.join(changes)}"
@@ -33,9 +33,9 @@ def work_lines(plan: Plan, work: Work, out: Path) -> Iterator[str]:
         if reasons:
             parts = ", ".join(f"{why} ({count} frames)" for why, count in reasons.items())
             yield f"  {label}: {work.shards_of[label]} shards: {parts}"
-    carried = [label for label, reasons in work.conversions.items() if work.stale and not reasons]
-    if carried:
-        yield f"  carried over, byte for byte: {', '.join(carried)}"
+    reused = [label for label, reasons in work.conversions.items() if work.stale and not reasons]
+    if reused:
+        yield f"  carried over, byte for byte: {', '.join(reused)}"
     if work.fresh:
         yield f"to keep: {len(work.fresh)} shards, {sum(frames[name] for name in work.fresh)} frames"
     if work.surplus:
@@ -53,7 +53,7 @@ def _changes_since(plan: Plan, out: Path) -> list[str]:
 
 
 def manifest_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """What a finished set holds."""
+    """The samples, labels and bytes of a finished set, per split."""
     for split in SPLITS:
         total = manifest["totals"][split]
         labels = ", ".join(

@@ -1,4 +1,4 @@
-"""Which frames go where: the split, the shards, and what makes a shard another one."""
+"""The plan of a build: the split and the shard of each frame, and the changes that make a shard another one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.plan import make_plan, split_frames
+from preprocess.build_plan import make_plan, split_frames
 from preprocess.rules import DepthRule, Rules, SplitRule
 from preprocess.source import Frame, Source, find_source
 
