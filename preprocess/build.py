@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.build_plan import Plan, ShardPlan
-from preprocess.convert import needed_signals, files_of
+from preprocess.convert import files_of, needed_signals
 from preprocess.engines import Report, run_dask, run_here, run_pool
 from preprocess.reuse import (
     OLD,
