@@ -17,7 +17,8 @@ from statistics import median
 import torch
 
 from models.cost import forward_gmac, parameter_counts
-from models.multitask import TASKS, MultiTaskNet, build_multitask
+from models.heads import HEADS
+from models.multitask import MultiTaskNet, build_multitask
 from models.singletask import NAMES, build_singletask
 
 MULTI, SINGLE = "multi-task network", "four single-task networks"
@@ -47,7 +48,7 @@ def networks_of(side: str, size_px: int, device: torch.device) -> dict[str, Mult
     if side == MULTI:
         found = {MULTI: build_multitask(size=size_px)}
     else:
-        found = {NAMES[task]: build_singletask(task, size=size_px) for task in TASKS}
+        found = {NAMES[task]: build_singletask(task, size=size_px) for task in HEADS}
     return {name: net.eval().to(device).to(memory_format=torch.channels_last) for name, net in found.items()}
 
 

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -178,8 +180,24 @@ class DepthHead(nn.Module):
         return self.layers(on_4).squeeze(1)
 
 
-# Which of the shared part's maps each task's head takes.
-LEVELS = {
+@dataclass(frozen=True)
+class HeadOptions:
+    """The sizes that decide a head's layers."""
+
+    channels: int  # of the shared part's maps
+    size: int  # px, the side of an image
+    classes: int  # outputs of the segmentation head
+    width: float  # scales hidden channels
+    depth_activation: str
+
+
+HEADS: dict[str, Callable[[HeadOptions], nn.Module]] = {  # task -> its head; a further task has its line here
+    "steering": lambda of: SteeringHead(of.channels, of.size),
+    "segmentation": lambda of: SegmentationHead(of.channels, of.classes, of.width),
+    "boxes": lambda of: BoxHead(of.channels, of.size, of.width),
+    "depth": lambda of: DepthHead(of.channels, of.width, of.depth_activation),
+}
+LEVELS = {  # task -> the one of the shared part's maps that its head takes
     "steering": SteeringHead.level,
     "segmentation": SegmentationHead.level,
     "boxes": BoxHead.level,

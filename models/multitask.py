@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from models.backbone import Backbone
 from models.bifpn import Neck
-from models.heads import LEVELS, BoxHead, DepthHead, SegmentationHead, SteeringHead, scaled
+from models.heads import HEADS, LEVELS, HeadOptions, scaled
 
-TASKS = ("steering", "segmentation", "boxes", "depth")
 SIZES = (256, 512, 1024)  # px, the sides of an image
 NECK_CHANNELS = 256
 
@@ -46,12 +45,13 @@ class MultiTaskNet(nn.Module):
         self.heads = nn.ModuleDict(dict(heads))
         self.levels = {task: levels[task] for task in heads}  # which of the features each head takes
 
-    def forward(self, images: Tensor, tasks: Sequence[str] = TASKS) -> dict[str, Tensor]:
-        """(B, 3, S, S) float, normalised by the caller -> an output per task asked for; no other head runs.
+    def forward(self, images: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """(B, 3, S, S) float, normalised by the caller -> an output per task asked for (None: all); no other head runs.
 
         `steering` (B, 10) in units of steering_scale_deg; `segmentation` (B, C, S, S) logits; `boxes` (B, 8, 8,
         10, 19), see BoxHead; `depth` (B, S, S) in units of max_m.
         """
+        tasks = list(self.heads) if tasks is None else tasks
         for task in tasks:
             if task not in self.heads:
                 raise ValueError(f"tasks must be among {', '.join(self.heads)}, got {task!r}: there is no such head")
@@ -76,26 +76,21 @@ def build_multitask(
     width: float = 1.0,
     norm: str = "group",
     depth_activation: str = "softplus",
-    tasks: Sequence[str] = TASKS,
+    tasks: Sequence[str] = tuple(HEADS),
 ) -> MultiTaskNet:
-    """The network for images of `size` px, with the heads of `tasks`, in the order of TASKS.
+    """The network for images of `size` px, with the heads of `tasks`, in the order of HEADS.
 
     `width` scales the channels of the neck and the hidden channels of the heads, in multiples of 8; the backbone
     keeps its own. 61,656,914 parameters at classes = 43 and the other defaults.
     """
     check_options(size, classes, width)
-    if not tasks or not set(tasks) <= set(TASKS):
-        raise ValueError(f"tasks must be among {', '.join(TASKS)}, got {list(tasks)}: each names a head")
+    if not tasks or not set(tasks) <= set(HEADS):
+        raise ValueError(f"tasks must be among {', '.join(HEADS)}, got {list(tasks)}: each names a head")
     channels = scaled(NECK_CHANNELS, width)
     features = Backbone(backbone, norm)
-    builders = {
-        "steering": lambda: SteeringHead(channels, size),
-        "segmentation": lambda: SegmentationHead(channels, classes, width),
-        "boxes": lambda: BoxHead(channels, size, width),
-        "depth": lambda: DepthHead(channels, width, depth_activation),
-    }
+    options = HeadOptions(channels, size, classes, width, depth_activation)
     shared = SharedPart(features, Neck(features.channels, channels))
-    return MultiTaskNet(shared, {task: builders[task]() for task in TASKS if task in tasks})
+    return MultiTaskNet(shared, {task: HEADS[task](options) for task in HEADS if task in tasks})
 
 
 def check_options(size: int, classes: int, width: float) -> None:

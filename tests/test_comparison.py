@@ -32,7 +32,7 @@ from train.report.runs import (
 from train.report.tables import duration, spread_text
 from train.run_folder import PIECES
 from train.sample_pieces import Pieces, View, save_pieces
-from train.tasks import METRICS
+from train.tasks import all_metrics
 
 SAMPLE = "20180807145028_frontcenter_000000007"
 
@@ -44,7 +44,7 @@ def write_run(folder: Path, mode: str, seed: int = 0, value: float = 5.0, **chan
         overrides = {**overrides, "task": changes["task"]}
     config = build_config({"mode": mode, "seed": seed, "out": str(folder), **overrides})
     tasks = config.tasks
-    scores = {task: {metric.name: value for metric in METRICS if metric.task == task} for task in tasks}
+    scores = {task: {metric.name: value for metric in all_metrics() if metric.task == task} for task in tasks}
     car = {"of": "Car", "count": 30, "values": {"IoU": value}}
     constants = {task: {"a constant": {"scores": dict.fromkeys(found, 4.0), "parts": []}}
                  for task, found in scores.items()}  # fmt: skip

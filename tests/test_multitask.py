@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from models.backbone import NORMS
-from models.multitask import SIZES, TASKS, MultiTaskNet, build_multitask
+from models.heads import HEADS
+from models.multitask import SIZES, MultiTaskNet, build_multitask
 
 
 def on_meta(**options: Any) -> MultiTaskNet:
@@ -86,10 +87,10 @@ def test_width_scales_neck_and_hidden_channels() -> None:
     assert linear == [100, 50, 10, 10]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", HEADS)
 def test_only_the_labelled_head_runs(task: str) -> None:
     net = small()
-    for other in set(TASKS) - {task}:
+    for other in set(HEADS) - {task}:
         net.heads[other] = Broken()
     outputs = net(torch.rand(1, 3, 256, 256), [task])
     assert list(outputs) == [task]
@@ -107,7 +108,7 @@ def test_a_batch_gives_what_its_images_give_alone(norm: str) -> None:
     with torch.no_grad():
         together = net(images)
         alone = [net(image[None]) for image in images]
-    for task in TASKS:
+    for task in HEADS:
         torch.testing.assert_close(together[task], torch.cat([output[task] for output in alone]))
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from models.backbone import DENSENET, find_weights, load_weights
 from models.cost import ParameterCounts, parameter_counts
 from models.densedepth import Encoder
-from models.heads import DEPTH_ACTIVATIONS
-from models.multitask import SIZES, TASKS, MultiTaskNet
+from models.heads import DEPTH_ACTIVATIONS, HEADS
+from models.multitask import SIZES, MultiTaskNet
 from models.singletask import NAMES, build_singletask
 
 TABLE_4_2 = {  # counted, used; at 1024 px and 43 classes
@@ -41,7 +41,7 @@ def images() -> Tensor:
     return torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", HEADS)
 def test_table_4_2(task: str) -> None:
     counted, used = TABLE_4_2[task]
     assert parameter_counts(on_meta(task, classes=43, unused=True), 1024) == ParameterCounts(counted, used)
@@ -66,7 +66,7 @@ def test_the_image_size_changes_the_first_linear_layer_of_pilotnet(size: int, si
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", HEADS)
 def test_output_shapes(task: str, size: int) -> None:
     outputs = on_meta(task, size=size, width=0.25)(torch.empty(2, 3, size, size, device="meta"), [task])
     shapes = {"steering": (10,), "segmentation": (38, size, size), "boxes": (8, 8, 10, 19), "depth": (size, size)}
@@ -92,7 +92,7 @@ def channels(module: nn.Module) -> list[int]:
 
 
 def test_width_scales_channels_in_eights() -> None:
-    nets = {task: on_meta(task, width=0.25).heads[task] for task in TASKS}
+    nets = {task: on_meta(task, width=0.25).heads[task] for task in HEADS}
     assert channels(nets["steering"]) == [8, 8, 16, 16, 16]
     assert channels(nets["segmentation"])[:4] == [16, 16, 32, 32]
     assert channels(nets["boxes"])[-5:] == [128, 256, 128, 128, 190]
@@ -100,7 +100,7 @@ def test_width_scales_channels_in_eights() -> None:
     assert channels(nets["depth"].up) == [208, 208, 104, 104, 56, 56, 24, 24]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", HEADS)
 def test_every_weight_trains_and_the_output_follows_the_image(task: str, images: Tensor) -> None:
     net = small(task).train()
     output = net(images, [task])[task]
@@ -110,7 +110,7 @@ def test_every_weight_trains_and_the_output_follows_the_image(task: str, images:
     assert (output[0] - output[1]).std() > 1e-6, "two images must not look the same from the start"
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", HEADS)
 def test_it_stands_where_the_multi_task_network_does(task: str, images: Tensor) -> None:
     net = small(task).eval()
     with torch.no_grad():
@@ -191,4 +191,4 @@ def test_another_image_size() -> None:
 
 
 def test_each_task_has_a_network() -> None:
-    assert list(NAMES) == list(TASKS)
+    assert list(NAMES) == list(HEADS)

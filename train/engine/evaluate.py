@@ -16,7 +16,7 @@ from train.data.order import cut_batches, label_reads
 from train.data.stream import Batch, Stream
 from train.engine.baselines import Baselines
 from train.engine.objective import Objective
-from train.tasks import DEFINITIONS, METRICS
+from train.tasks import DEFINITIONS, all_metrics
 from train.tasks.definition import Metric, Part, Score, Scores, TaskContext
 
 LOSS = "loss"  # the criterion that is no metric
@@ -24,7 +24,7 @@ LOSS = "loss"  # the criterion that is no metric
 
 def check_criterion(best: str, tasks: Sequence[str]) -> None:
     """Raises ConfigError where best.pt cannot be chosen by it."""
-    known = [LOSS, *(f"{metric.task} {metric.name}" for metric in METRICS if metric.task in tasks)]
+    known = [LOSS, *(f"{metric.task} {metric.name}" for metric in all_metrics() if metric.task in tasks)]
     if best not in known:
         raise ConfigError(f"best must be one of {', '.join(known)}, got {best!r}: best.pt is chosen by it")
 
@@ -49,7 +49,7 @@ class Evaluation:
         """What a better checkpoint has less of: the total, or the metric named `best`, negated where more is better."""
         if best == LOSS:
             return self.total(coefficients)
-        metric = next(metric for metric in METRICS if f"{metric.task} {metric.name}" == best)
+        metric = next(metric for metric in all_metrics() if f"{metric.task} {metric.name}" == best)
         value = self.scores.get(metric.task, {}).get(metric.name)
         return value if value is None or not metric.higher_is_better else -value
 
@@ -136,7 +136,7 @@ def _measure(objective: Objective, read: Batch, measures: Mapping[str, Measure],
 def metric_rows(scores: Mapping[str, Scores], baselines: Baselines) -> list[dict[str, Any]]:
     """A row per metric: its value, what each constant scores, and whether it is better than every one of them."""
     rows = []
-    for metric in METRICS:
+    for metric in all_metrics():
         if metric.task in scores:
             constants = {what: found["scores"] for what, found in baselines.get(metric.task, {}).items()}
             row = {"task": metric.task, "metric": metric.name, "unit": metric.unit}

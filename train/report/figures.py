@@ -26,7 +26,7 @@ from train.report.runs import Cell, Column, RunResult, mean_of
 from train.report.tables import Table, TableCell, breakdown_rows, texts
 from train.report.text import best_constant, in_unit, number
 from train.sample_pieces import Pieces
-from train.tasks import DEFINITIONS, METRICS
+from train.tasks import DEFINITIONS, all_metrics
 from train.tasks.definition import Metric
 
 _SHOWN_PARTS = 16  # of a task's classes, the commonest; its table has all of them
@@ -112,7 +112,7 @@ def loss_table(columns: Sequence[Column]) -> Table:
 def metric_figure(columns: Sequence[Column]) -> str:
     """Every metric over the epochs beside the best constant prediction; empty where nothing was measured."""
     plots = []
-    for metric in METRICS:
+    for metric in all_metrics():
         curves = _task_curves(columns, metric.task, "epochs", _value_of(metric))
         if curves:
             last = max(x for curve in curves for x, _ in curve.points)

@@ -9,7 +9,7 @@ from typing import Any
 from shards.schema import TASKS
 from train.report.runs import Cell, Column, RunResult, Spread, differing, mean_of, spread
 from train.report.text import Row, best_constant, in_unit, number, shares
-from train.tasks import DEFINITIONS, METRICS
+from train.tasks import DEFINITIONS, all_metrics
 from train.tasks.definition import Metric
 
 _DASH = "–"
@@ -78,7 +78,7 @@ def results_table(columns: Sequence[Column]) -> Table:
         "over seeds. Bold: the best column. ▽: not better than the best constant prediction (of the train split). "
         "↑: higher is better, ↓: lower is better. Table 2 lists the training that each result took.", head)  # fmt: skip
     for task in TASKS:
-        metrics = [metric for metric in METRICS if metric.task == task]
+        metrics = [metric for metric in all_metrics() if metric.task == task]
         if any(task in column.cells for column in columns):
             table.add(TableCell(task), kind="group")
             for metric in metrics:

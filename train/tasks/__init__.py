@@ -10,7 +10,7 @@ from typing import assert_never, get_args
 
 from shards.schema import Task
 from train.tasks.boxes import Boxes
-from train.tasks.definition import TaskDefinition
+from train.tasks.definition import Metric, TaskDefinition
 from train.tasks.depth import Depth
 from train.tasks.segmentation import Segmentation
 from train.tasks.steering import Steering
@@ -32,4 +32,8 @@ def definition_of(task: Task) -> TaskDefinition:
 
 
 DEFINITIONS: dict[str, TaskDefinition] = {task: definition_of(task) for task in get_args(Task)}
-METRICS = tuple(metric for task in DEFINITIONS.values() for metric in task.metrics)
+
+
+def all_metrics() -> tuple[Metric, ...]:
+    """Return the metrics of all tasks, in the order of TASKS."""
+    return tuple(metric for task in DEFINITIONS.values() for metric in task.metrics)
