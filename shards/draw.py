@@ -97,8 +97,11 @@ def _is_light(colour: tuple[int, ...]) -> bool:
     return float(np.dot(colour, (0.299, 0.587, 0.114))) > 110  # luma, ITU-R BT.601
 
 
-def steering_dial(angles_deg: Sequence[float], size_px: int) -> Picture:
-    """A steering wheel turned by the last angle, with the window's values as a curve under it; left is negative."""
+def steering_dial(angles_deg: Sequence[float], size_px: int, alike: Sequence[Sequence[float]] = ()) -> Picture:
+    """A steering wheel turned by the last angle, with the window's values as a curve under it; left is negative.
+
+    `alike` are windows shown beside it: the curves of all have one scale.
+    """
     canvas = Image.new("RGB", (size_px, size_px), _GROUND)
     draw = ImageDraw.Draw(canvas)
     font = _font(max(10, size_px // 20))
@@ -112,15 +115,15 @@ def steering_dial(angles_deg: Sequence[float], size_px: int) -> Picture:
         draw.line((*centre, *tip), fill=colour, width=max(2, size_px // 40))
     side = "left" if last < 0 else "right" if last > 0 else "straight"
     draw.text((size_px * 0.06, size_px * 0.58), f"{abs(last):.1f} deg {side}", fill=_WORDS, font=font)
-    _draw_curve(draw, angles_deg, size_px, font)
+    limit = max(10.0, *(abs(angle) for window in (angles_deg, *alike) for angle in window))
+    _draw_curve(draw, angles_deg, size_px, font, limit)
     return np.asarray(canvas)
 
 
 def _draw_curve(
-    draw: ImageDraw.ImageDraw, angles_deg: Sequence[float], size_px: int, font: ImageFont.FreeTypeFont
+    draw: ImageDraw.ImageDraw, angles_deg: Sequence[float], size_px: int, font: ImageFont.FreeTypeFont, limit: float
 ) -> None:
     left, right, top, bottom = 0.16 * size_px, 0.94 * size_px, 0.70 * size_px, 0.94 * size_px
-    limit = max(10.0, *(abs(angle) for angle in angles_deg))
     middle = (top + bottom) / 2
     draw.line((left, middle, right, middle), fill=(110, 110, 110))
     for value, y in ((limit, top), (-limit, bottom)):

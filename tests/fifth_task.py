@@ -113,7 +113,19 @@ class Speed:
     def panel(self, image: Any, value: float, context: TaskContext) -> None:
         return None
 
-    def gauge(self, value: float, context: TaskContext, size_hw: tuple[int, int]) -> None:
+    def gauge(self, value: float, context: TaskContext, size_hw: tuple[int, int], alike: Any = ()) -> None:
+        return None
+
+    def tile(self, image: Any, value: float, context: TaskContext, side_px: int) -> None:
+        return None
+
+    def curve(self, value: float) -> list[float]:
+        return [value]
+
+    def legend(self, values: Any, context: TaskContext) -> list[Any]:
+        return []
+
+    def colour_scale(self, context: TaskContext) -> None:
         return None
 
 

@@ -18,7 +18,6 @@ from train.cli import report
 from train.config import dump_toml
 from train.engine.evaluate import metric_rows, part_rows
 from train.presets import build_config
-from train.report.gallery import nearest_returns, outlined
 from train.report.runs import (
     ASYMMETRIC,
     ONE_TASK,
@@ -31,8 +30,10 @@ from train.report.runs import (
 )
 from train.report.tables import duration, spread_text
 from train.run_folder import PIECES
-from train.sample_pieces import Pieces, View, save_pieces
+from train.sample_pieces import Pieces, picture_context, save_pieces
 from train.tasks import all_metrics
+from train.tasks.boxes import outlined
+from train.tasks.depth import nearest_returns
 
 SAMPLE = "20180807145028_frontcenter_000000007"
 
@@ -64,8 +65,9 @@ def write_run(folder: Path, mode: str, seed: int = 0, value: float = 5.0, **chan
               "counts": {"epochs": epoch, "images": 600 * epoch}} for epoch in (1, 2)]  # fmt: skip
     (folder / "metrics.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
     image = np.full((32, 32, 3), 90, np.uint8)
-    view = View(np.full((32, 32), 3, np.uint8), np.full((32, 32), 9, np.float32), [Box(2, 2, 9, 9, 0, "Car")], [1.0, 2])
-    save_pieces(folder / "pictures" / PIECES, Pieces(SAMPLE, image, 123.0, view, view))
+    values = {"segmentation": np.full((32, 32), 3, np.uint8), "depth": np.full((32, 32), 9, np.float32),
+              "boxes": [Box(2, 2, 9, 9, 0, "Car")], "steering": [1.0, 2]}  # fmt: skip
+    save_pieces(folder / "pictures" / PIECES, Pieces(SAMPLE, image, picture_context(32, 123.0), values, values))
     return folder
 
 
@@ -324,7 +326,7 @@ def test_no_return_is_lost_when_a_picture_gets_smaller():
 
 def test_boxes_are_outlined_in_their_class_s_colour():
     picture = np.full((40, 40, 3), 90, np.uint8)
-    drawn = outlined(picture, [Box(10, 20, 50, 60, 1, "Pedestrian")], 0.5)
+    drawn = outlined(picture, [Box(5, 10, 25, 30, 1, "Pedestrian")])
     assert tuple(drawn[10, 15]) == (86, 180, 233)
     assert tuple(drawn[9, 15]) == (0, 0, 0)
     assert (drawn[15:25, 10:20] == 90).all()

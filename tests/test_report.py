@@ -14,12 +14,13 @@ from shards.draw import Box
 from shards.reader import ShardSet
 from shards.schema import TASKS
 from tests.tiny_shards import grid_of, write_tiny_shards
-from train.engine.sample_predictions import choose_samples, found_boxes, true_boxes
+from train.engine.sample_predictions import choose_samples, predicted_values
 from train.report.figures import draw_losses
-from train.report.sample_pictures import draw_pictures
+from train.report.sample_pictures import draw_pictures, draw_sample
 from train.report.text import best_constant, counts_line, epoch_lines, metrics_table, parts_table, result_text
 from train.run_folder import PIECES
-from train.sample_pieces import Pieces, View, load_pieces, save_pieces
+from train.sample_pieces import Pieces, load_pieces, picture_context, save_pieces
+from train.tasks import DEFINITIONS
 
 ROWS = [
     {"task": "steering", "metric": "MAE", "unit": "deg", "value": 4.125,
@@ -71,13 +72,14 @@ def test_pictured_samples_are_spread_over_the_richest(tmp_path: Path):
 
 
 def test_boxes_of_a_grid_in_pixels():
-    grid = torch.from_numpy(grid_of(2))
-    car, walker = true_boxes(grid, 256)
+    """Labels as they are; of the network's grid those that are likely enough to be shown."""
+    grid, context = torch.from_numpy(grid_of(2)), picture_context(256, 123.0)
+    car, walker = DEFINITIONS["boxes"].value_of_label(grid, context)
     assert (car.name, walker.name) == (BOX_CLASSES[0], BOX_CLASSES[1])
     expected = [256 * (2.5 / 8 - 0.1), 256 * (4.5 / 8 - 0.05), 256 * (2.5 / 8 + 0.1), 256 * (4.5 / 8 + 0.05)]
     np.testing.assert_allclose([car.x1, car.y1, car.x2, car.y2], expected, rtol=1e-5)
     grid[5, 2, 0, 0] = 0.2  # too unlikely to be shown
-    (found,) = found_boxes(grid, 256)
+    (found,) = predicted_values({"boxes": grid[None]}, context)["boxes"]
     assert (found.name, found.score) == ("Car", 1.0)
 
 
@@ -100,9 +102,10 @@ def test_curves_have_a_plot_per_task(tasks: tuple[str, ...], size: tuple[int, in
 def test_a_picture_is_drawn_from_saved_pieces_alone(tmp_path: Path):
     """Truth above prediction, each at least 512 px high, with its boxes."""
     image = np.zeros((64, 64, 3), np.uint8)
-    truth, found = View(boxes=[Box(0, 0, 64, 64, 0, "Car")]), View(boxes=[Box(0, 0, 64, 64, 1, "Pedestrian", 0.5)])
+    truth, found = Box(0, 0, 64, 64, 0, "Car"), Box(0, 0, 64, 64, 1, "Pedestrian", 0.5)
     (tmp_path / PIECES).mkdir()
-    save_pieces(tmp_path / PIECES, Pieces("a_b_1", image, 123.0, truth, found))
+    pieces = Pieces("a_b_1", image, picture_context(64, 123.0), {"boxes": [truth]}, {"boxes": [found]})
+    save_pieces(tmp_path / PIECES, pieces)
     draw_pictures(tmp_path)
     with Image.open(tmp_path / "a_b_1.png") as picture:
         pixels = np.asarray(picture)
@@ -113,18 +116,35 @@ def test_a_picture_is_drawn_from_saved_pieces_alone(tmp_path: Path):
     assert not (upper == pedestrian).all(2).any()
 
 
+def test_rows_of_a_picture_stay_in_line_and_dials_share_their_scale():
+    """The prediction lacks depth and segmentation: a dark picture takes their place."""
+    image, context = np.full((64, 64, 3), 90, np.uint8), picture_context(64, 123.0)
+    depth, classes = np.zeros((64, 64), np.float32), np.full((64, 64), 3, np.uint8)
+    depth[::8, ::8] = 9
+    truth = {"steering": [400.0] * 10, "segmentation": classes, "depth": depth}
+    drawn = draw_sample(Pieces("k", image, context, truth, {"steering": [1.0] * 10}))
+    upper, lower = np.array_split(drawn, 2)
+    assert (upper[100:500, 516 : 2 * 512] != 24).any()
+    assert (lower[100:500, 516 : 2 * 512] == 24).all(), "no segmentation"
+    alone, beside = (
+        DEFINITIONS["steering"].gauge([1.0] * 10, context, (256, 256), alike) for alike in ((), ([400.0],))
+    )
+    assert (alone != beside).any()
+
+
 def test_pieces_come_back(tmp_path: Path):
-    image = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (2, 2, 3), dtype=np.uint8)
     depth = np.array([[0.0, 12.25], [122.99, 300.0]], dtype=np.float32)
-    truth = View(image[..., 0], depth, [Box(1, 2, 3, 4, 13, "EmergencyVehicle")], [1.5, -2.0])
-    found = View(boxes=[Box(0, 0, 8, 8, 0, "Car", 0.5)])
-    save_pieces(tmp_path, Pieces("a_b_1", image, 123.0, truth, found))
+    truth = {"segmentation": image[..., 0], "depth": depth, "steering": [1.5, -2.0],
+             "boxes": [Box(1, 2, 3, 4, 13, "EmergencyVehicle")]}  # fmt: skip
+    found = {"boxes": [Box(0, 0, 8, 8, 0, "Car", 0.5)]}
+    save_pieces(tmp_path, Pieces("a_b_1", image, picture_context(2, 123.0), truth, found))
     back = load_pieces(tmp_path / "a_b_1.npz")
-    assert (back.key, back.max_m) == ("a_b_1", 123.0)
+    assert (back.key, back.context.max_m, back.context.size_px) == ("a_b_1", 123.0, 2)
     np.testing.assert_array_equal(back.image, image)
-    np.testing.assert_array_equal(back.truth.segmentation, truth.segmentation)
-    np.testing.assert_allclose(back.truth.depth_m, [[0, 12.25], [122.99, 255]], atol=1 / 512)
-    assert (back.truth.boxes, back.truth.angles_deg) == (truth.boxes, truth.angles_deg)
+    np.testing.assert_array_equal(back.truth["segmentation"], truth["segmentation"])
+    np.testing.assert_allclose(back.truth["depth"], [[0, 12.25], [122.99, 255]], atol=1 / 512)
+    assert (back.truth["boxes"], back.truth["steering"]) == (truth["boxes"], truth["steering"])
     assert back.prediction == found
 
 

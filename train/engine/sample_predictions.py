@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shards.classes import BOX_CLASSES
-from shards.draw import Box
 from shards.reader import SampleRef
-from shards.schema import BOX_VALUES, TASKS
+from shards.schema import TASKS
 from train.data.order import label_reads
 from train.data.stream import Stream
 from train.engine.objective import Objective
-from train.sample_pieces import SHOWN_SCORE, Pieces, View, save_pieces
-from train.tasks.box_grid import boxes_of_grid, detections
+from train.sample_pieces import SHOWN_SCORE, Pieces, Values, save_pieces
+from train.tasks import DEFINITIONS
+from train.tasks.definition import TaskContext
 
 
 def choose_samples(samples: Sequence[SampleRef], tasks: Sequence[str], count: int) -> list[int]:
@@ -36,17 +35,26 @@ def predict_samples(objective: Objective, stream: Stream, tasks: Sequence[str], 
     chosen = set(choose_samples(stream.samples, tasks, count))
     reads = [[read] for read in label_reads(stream.samples, tasks, image=True) if read.sample in chosen]
     objective.network.eval()
-    for batch in stream.batches(reads):
+    for read in stream.batches(reads):
+        batch = read.to(objective.device)
         assert batch.images is not None, "a picture needs the image"
         with torch.no_grad():
             outputs = objective.network(objective.images(batch.images), tasks)
-        predicted = {task: objective.natural(task, output)[0].cpu() for task, output in outputs.items()}
-        truth = {task: label[0].cpu() for task, label in batch.labels.items()}
-        image = batch.images[0].cpu().numpy()
-        side = image.shape[0]
-        yield Pieces(
-            batch.keys[0], image, objective.context.max_m, view(truth, side, True), view(predicted, side, False)
-        )
+        context = objective.context
+        truth = {
+            task: DEFINITIONS[task].value_of_label(label[0].cpu(), context) for task, label in batch.labels.items()
+        }
+        yield Pieces(batch.keys[0], batch.images[0].cpu().numpy(), context, truth, predicted_values(outputs, context))
+
+
+def predicted_values(outputs: Mapping[str, Tensor], context: TaskContext) -> Values:
+    """The predictions of a batch's first sample, from the outputs of the network."""
+    values = {}
+    for task, output in outputs.items():
+        definition = DEFINITIONS[task]
+        found = {name: rows[0].cpu() for name, rows in definition.export(output, context, logits=False).items()}
+        values[task] = definition.value_of_outputs(found, context, SHOWN_SCORE)
+    return values
 
 
 def save_predictions(folder: Path, objective: Objective, stream: Stream, tasks: Sequence[str], count: int = 4) -> None:
@@ -54,37 +62,3 @@ def save_predictions(folder: Path, objective: Objective, stream: Stream, tasks: 
     folder.mkdir(parents=True, exist_ok=True)
     for pieces in predict_samples(objective, stream, tasks, count):
         save_pieces(folder, pieces)
-
-
-def view(values: Mapping[str, Tensor], side_px: int, truth: bool) -> View:
-    """Labels or predictions of one sample, by task and in natural units, as arrays."""
-    boxes = values.get("boxes")
-    return View(
-        values["segmentation"].numpy().astype(np.uint8) if "segmentation" in values else None,
-        values["depth"].float().numpy() if "depth" in values else None,
-        None if boxes is None else true_boxes(boxes, side_px) if truth else found_boxes(boxes, side_px),
-        values["steering"].tolist() if "steering" in values else None,
-    )
-
-
-def true_boxes(grid: Tensor, side_px: int) -> list[Box]:
-    """The boxes of a label grid, in sample pixels."""
-    present = grid[..., 0].flatten() > 0
-    classes = grid[..., BOX_VALUES:].flatten(0, 2).argmax(1)[present]
-    found = zip(boxes_of_grid(grid)[present], classes, strict=True)
-    return [_box(corners, class_id, side_px) for corners, class_id in found]
-
-
-def found_boxes(grid: Tensor, side_px: int) -> list[Box]:
-    """The detections of a predicted grid with a score of at least SHOWN_SCORE, in sample pixels."""
-    return [
-        _box(corners, class_id, side_px, score.item())
-        for corners, score, class_id in zip(*detections(grid), strict=True)
-        if score >= SHOWN_SCORE
-    ]
-
-
-def _box(corners: Tensor, class_id: Tensor, side_px: int, score: float | None = None) -> Box:
-    number = int(class_id)
-    x1, y1, x2, y2 = (corners * side_px).tolist()
-    return Box(x1, y1, x2, y2, number, BOX_CLASSES[number], score)

@@ -9,6 +9,7 @@ from typing import Any
 
 from shards.schema import TASKS
 from shards.writer import write_whole
+from train.report.gallery import Samples
 from train.report.plots import (
     BLACK,
     BLUE,
@@ -25,7 +26,6 @@ from train.report.plots import (
 from train.report.runs import Cell, Column, RunResult, mean_of
 from train.report.tables import Table, TableCell, breakdown_rows, texts
 from train.report.text import best_constant, in_unit, number
-from train.sample_pieces import Pieces
 from train.tasks import DEFINITIONS, all_metrics
 from train.tasks.definition import Metric
 
@@ -153,19 +153,17 @@ def breakdown_figure(task: str, columns: Sequence[Column]) -> str:
     return to_svg(bar_figure(names, series, label, marks), f"{task}-parts")
 
 
-def steering_figure(samples: Sequence[Mapping[str, Pieces]], colours: Mapping[str, str]) -> str:
-    """The steering window of each sample: labels in black, predictions in the columns' colours, all on one scale."""
+def curve_figure(task: str, samples: Samples, colours: Mapping[str, str]) -> str:
+    """A plot per sample: labels in black, predictions in the columns' colours, all on one scale."""
+    definition = DEFINITIONS[task]
     plots: list[Plot] = []
     for pieces in samples:
         one = next(iter(pieces.values()))
-        curves = [Curve(_steps(one.truth.angles_deg), BLACK)]
-        curves += [Curve(_steps(held.prediction.angles_deg), colours[name]) for name, held in pieces.items()]
-        plots.append(Plot(one.key.rsplit("_", 1)[-1], "value of the window", "" if plots else "angle (deg)", curves))
-    return to_svg(line_figure(plots, 4, share_y="all", linear=True, size_in=(2.4, 2.1)), "steering")
-
-
-def _steps(angles_deg: Sequence[float] | None) -> list[Point]:
-    return [(float(step + 1), angle) for step, angle in enumerate(angles_deg or ())]
+        shown = [(BLACK, one.truth), *((colours[name], held.prediction) for name, held in pieces.items())]
+        curves = [Curve(list(enumerate(definition.curve(values[task]) or (), 1)), colour)
+                  for colour, values in shown if task in values]  # fmt: skip
+        plots.append(Plot(one.key.rsplit("_", 1)[-1], "value", "" if plots else definition.words.unit, curves))
+    return to_svg(line_figure(plots, 4, share_y="all", linear=True, size_in=(2.4, 2.1)), task)
 
 
 def draw_losses(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:

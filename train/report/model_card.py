@@ -63,7 +63,7 @@ def model_card(name: str, record: Mapping[str, Any], config_toml: str) -> str:
         order=config["stream"]["order"],
         tasks=record.get("tasks") or [task for task in TASKS if task in record["cost"]["gmac"]],
         regimes=_REGIMES,
-        words={task: DEFINITIONS[task].words for task in DEFINITIONS},
+        words={task: definition.words for task, definition in DEFINITIONS.items()},
         trained=trained["manifest_sha256"],
         measured=record["manifest_sha256"],
         labels=_label_rows(record),

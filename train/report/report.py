@@ -7,8 +7,8 @@ from pathlib import Path
 
 from shards.schema import TASKS
 from shards.writer import write_whole
-from train.report.figures import breakdown_figure, loss_figure, loss_table, metric_figure, steering_figure
-from train.report.gallery import CAPTIONS, Gallery, build_gallery, load_samples
+from train.report.figures import breakdown_figure, curve_figure, loss_figure, loss_table, metric_figure
+from train.report.gallery import Gallery, build_gallery, load_samples
 from train.report.runs import OWN_NETWORKS, Column, RunResult, build_columns, warnings
 from train.report.tables import (
     NetworkComparison,
@@ -33,7 +33,7 @@ def write_report(
     """Write the page. Returns its warnings, which begin with `notes`."""
     columns = build_columns(runs)
     told = [*notes, *warnings(runs, columns)]
-    galleries = [(gallery, CAPTIONS[gallery.task]) for gallery in _galleries(columns)]
+    galleries, curves = _samples(columns)
     page = render(
         "report.html.jinja",
         title=TITLE,
@@ -47,7 +47,7 @@ def write_report(
         loss_values=loss_table(columns),
         metrics=metric_figure(columns),
         galleries=galleries,
-        steering=_steering(columns),
+        curves=curves,
         breakdowns=_breakdowns(columns),
         runs=runs_table(runs),
         settings=settings_table(columns),
@@ -74,15 +74,17 @@ def _backbone(run: RunResult, runs: Sequence[RunResult]) -> str:
     return str(multitask[0] if run.kind == OWN_NETWORKS and multitask else own)
 
 
-def _galleries(columns: Sequence[Column]) -> list[Gallery]:
-    """A gallery for each task whose results are pictures."""
-    held = ((task, load_samples(columns, task)) for task in CAPTIONS)
-    return [build_gallery(task, samples) for task, samples in held if samples]
-
-
-def _steering(columns: Sequence[Column]) -> str:
-    samples = load_samples(columns, "steering")
-    return steering_figure(samples, {column.name: column.colour for column in columns}) if samples else ""
+def _samples(columns: Sequence[Column]) -> tuple[list[Gallery], list[tuple[str, str]]]:
+    """Pictures of each task whose values are pictures; caption and plots of each other task."""
+    galleries, curves = [], []
+    colours = {column.name: column.colour for column in columns}
+    for task in TASKS:
+        samples = load_samples(columns, task)
+        if samples and (gallery := build_gallery(task, samples)):
+            galleries.append(gallery)
+        elif samples:
+            curves.append((DEFINITIONS[task].words.pictured, curve_figure(task, samples, colours)))
+    return galleries, curves
 
 
 def _breakdowns(columns: Sequence[Column]) -> list[tuple[str, str, Table]]:

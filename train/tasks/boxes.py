@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.detection import MeanAveragePrecision
 
-from shards.classes import BOX_CLASSES
+from shards.classes import BOX_CLASSES, BOX_COLOURS
 from shards.codec import decode_npy_into
 from shards.draw import Box, Picture, outline_boxes
 from shards.schema import BOX_VALUES, Task
 from train.tasks.box_grid import best_overlaps, boxes_of_grid, class_values, detections, suppressed
 from train.tasks.definition import (
     Breakdown,
+    Colour,
+    ColourScale,
     Constant,
     Metric,
     Output,
@@ -173,9 +177,40 @@ class Boxes:
         """The outlines on the image show all."""
         return None
 
-    def gauge(self, value: list[Box], context: TaskContext, size_hw: tuple[int, int]) -> Picture | None:
+    def gauge(
+        self, value: list[Box], context: TaskContext, size_hw: tuple[int, int], alike: Sequence[Any] = ()
+    ) -> Picture | None:
         """Each box carries its class."""
         return None
+
+    def tile(self, image: Picture, value: list[Box], context: TaskContext, side_px: int) -> Picture | None:
+        """Outlines in the colours of the classes."""
+        small = np.asarray(cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        return outlined(small, self.resize(value, image.shape[:2], (side_px, side_px)))
+
+    def curve(self, value: list[Box]) -> Sequence[float] | None:
+        """`tile` shows it."""
+        return None
+
+    def legend(self, values: Sequence[list[Box]], context: TaskContext) -> list[tuple[str, Colour]]:
+        """The classes of the boxes."""
+        ids = sorted({box.class_id for value in values for box in value})
+        return [(context.box_classes[i], tuple(BOX_COLOURS[i].tolist())) for i in ids]
+
+    def colour_scale(self, context: TaskContext) -> ColourScale | None:
+        """The legend explains the colours."""
+        return None
+
+
+def outlined(picture: Picture, boxes: Sequence[Box]) -> Picture:
+    """Box outlines without words, in class colours on a black rim."""
+    canvas = Image.fromarray(picture)
+    draw = ImageDraw.Draw(canvas)
+    for box in boxes:
+        x2, y2 = max(box.x1, box.x2 - 1), max(box.y1, box.y2 - 1)
+        draw.rectangle((box.x1 - 1, box.y1 - 1, x2 + 1, y2 + 1), outline=(0, 0, 0))
+        draw.rectangle((box.x1, box.y1, x2, y2), outline=tuple(BOX_COLOURS[box.class_id].tolist()), width=2)
+    return np.asarray(canvas)
 
 
 def mirror_boxes(grid: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
@@ -18,6 +18,7 @@ from shards.draw import Picture
 from shards.schema import Task
 from train.config import BoxLossWeights, LossConfig
 
+Colour = tuple[int, int, int]  # RGB, 0..255
 Scores = dict[str, float | None]  # metric -> value; None where there was nothing to measure
 
 
@@ -50,7 +51,8 @@ class Words:
     predicts: str  # the prediction for one image, as a noun phrase
     limits: str  # whole sentences about what the predictions are not good for
     loss: str  # the undivided loss with its unit, for an axis
-    pictured: str  # the caption of the report's pictures
+    pictured: str  # the caption of the report's pictures or plots
+    unit: str = ""  # of a value that is plotted, for an axis
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,15 @@ class StoredLabel:
     unit: float | None = None  # natural units of one stored step; None where the stored values are natural already
 
 
+@dataclass(frozen=True)
+class ColourScale:
+    """The colours of a continuous value."""
+
+    colours: Picture  # (1, N, 3) uint8 RGB, evenly spaced along the scale
+    ticks: Sequence[tuple[float, str]]  # position along the scale in 0..1, and its label
+    label: str  # with the unit
+
+
 class TaskDefinition(Protocol):
     """A task. `value` is the prediction or the label of one image, in the form that `value_of_outputs` returns."""
 
@@ -200,5 +211,22 @@ class TaskDefinition(Protocol):
     def panel(self, image: Picture, value: Any, context: TaskContext) -> Picture | None:
         """Return a picture of the value as high as the image or higher; None where the overlay shows all of it."""
 
-    def gauge(self, value: Any, context: TaskContext, size_hw: tuple[int, int]) -> Picture | None:
-        """Return a small picture of that size which explains the value, such as a dial or a legend; or None."""
+    def gauge(
+        self, value: Any, context: TaskContext, size_hw: tuple[int, int], alike: Sequence[Any] = ()
+    ) -> Picture | None:
+        """Return a small picture of that size which explains the value, such as a dial or a legend; or None.
+
+        `alike` are values that are shown beside this one, so that they share its scale.
+        """
+
+    def tile(self, image: Picture, value: Any, context: TaskContext, side_px: int) -> Picture | None:
+        """Return a small square picture of the value for the report; None where `curve` shows it instead."""
+
+    def curve(self, value: Any) -> Sequence[float] | None:
+        """Return the value as numbers to plot for the report; None where `tile` shows it instead."""
+
+    def legend(self, values: Sequence[Any], context: TaskContext) -> list[tuple[str, Colour]]:
+        """Return names and colours of what the tiles of these values show."""
+
+    def colour_scale(self, context: TaskContext) -> ColourScale | None:
+        """Return the scale of the colours of a tile; None where it has none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -13,11 +13,13 @@ from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanAbsolutePercentageError, MeanMetric, MeanSquaredError
 
 from shards.codec import decode_grey_into
-from shards.draw import Picture, beside, colour_depth, depth_scale
+from shards.draw import Picture, beside, colour_depth, depth_scale, grey, thicken_sparse
 from shards.schema import Task
 from train.tasks.binned_sums import BinnedSums
 from train.tasks.definition import (
     Breakdown,
+    Colour,
+    ColourScale,
     Constant,
     Metric,
     Output,
@@ -116,8 +118,9 @@ class Depth:
     def resize(
         self, value: NDArray[np.float32], size_hw: tuple[int, int], new_hw: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """Interpolated linearly; for dense depth alone."""
-        return np.asarray(cv2.resize(value, new_hw[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+        """Interpolated linearly; sparse depth takes the nearest pixel."""
+        how = cv2.INTER_LINEAR if (value > 0).all() else cv2.INTER_NEAREST_EXACT
+        return np.asarray(cv2.resize(value, new_hw[::-1], interpolation=how), dtype=np.float32)
 
     def to_json(self, value: NDArray[np.float32], context: TaskContext) -> dict[str, Any]:
         """`depth_m`: nearest, median and farthest pixel in metres."""
@@ -142,12 +145,54 @@ class Depth:
 
     def panel(self, image: Picture, value: NDArray[np.float32], context: TaskContext) -> Picture | None:
         """Depth in colour beside its scale in metres."""
-        coloured = colour_depth(value, context.max_m)
+        dense = bool((value > 0).all())
+        coloured = colour_depth(value, context.max_m) if dense else over_image(grey(image) // 4, value, context.max_m)
         return beside([coloured, depth_scale(max(_LEAST_SCALE_PX, len(coloured)), context.max_m)])
 
-    def gauge(self, value: NDArray[np.float32], context: TaskContext, size_hw: tuple[int, int]) -> Picture | None:
+    def gauge(
+        self, value: NDArray[np.float32], context: TaskContext, size_hw: tuple[int, int], alike: Sequence[Any] = ()
+    ) -> Picture | None:
         """The panel has the scale."""
         return None
+
+    def tile(self, image: Picture, value: NDArray[np.float32], context: TaskContext, side_px: int) -> Picture | None:
+        """Depth in colour; LiDAR returns over the darkened image."""
+        if (value > 0).all():
+            coloured = colour_depth(value, context.max_m)
+            return np.asarray(cv2.resize(coloured, (side_px, side_px), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        dark = np.asarray(cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_AREA), dtype=np.uint8) // 3
+        return over_image(dark, nearest_returns(value, side_px), context.max_m)
+
+    def curve(self, value: NDArray[np.float32]) -> Sequence[float] | None:
+        """`tile` shows it."""
+        return None
+
+    def legend(self, values: Sequence[NDArray[np.float32]], context: TaskContext) -> list[tuple[str, Colour]]:
+        """The colour scale explains the colours."""
+        return []
+
+    def colour_scale(self, context: TaskContext) -> ColourScale | None:
+        """Metres, as `colour_depth` shows them."""
+        metres = np.linspace(0.01, context.max_m, 256, dtype=np.float32)[None]
+        ticks = [(mark / context.max_m, str(mark)) for mark in (0, 10, 25, 50, 75, 100, 123) if mark <= context.max_m]
+        return ColourScale(colour_depth(metres, context.max_m), ticks, "distance, m")
+
+
+def over_image(dark: Picture, depth_m: NDArray[np.float32], max_m: float) -> Picture:
+    """Sparse depth in colour over a darkened image of the same size, each return a little larger than its pixel."""
+    coloured = thicken_sparse(colour_depth(depth_m, max_m), depth_m)
+    return np.where((coloured == 0).all(axis=2, keepdims=True), dark, coloured).astype(np.uint8)
+
+
+def nearest_returns(depth_m: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
+    """Sparse depth (S, S), 0 = no return, at (side_px, side_px). Every pixel keeps the nearest of its returns."""
+    rows, columns = np.nonzero(depth_m)
+    metres = depth_m[rows, columns]
+    far_first = np.argsort(-metres, kind="stable")
+    placed = np.zeros((side_px, side_px), np.float32)
+    scale = side_px / len(depth_m)
+    placed[(rows[far_first] * scale).astype(int), (columns[far_first] * scale).astype(int)] = metres[far_first]
+    return placed
 
 
 def depth_loss(pred: Tensor, target: Tensor, valid: Tensor, variance_focus: float = 0.85) -> Tensor:

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from shards.classes import IGNORE_INDEX
+from shards.classes import IGNORE_INDEX, segmentation_colours
 from shards.codec import decode_grey_into
 from shards.draw import Picture, class_legend, overlay_classes
 from shards.schema import Task
 from train.tasks.definition import (
     Breakdown,
+    Colour,
+    ColourScale,
     Constant,
     Metric,
     Output,
@@ -32,6 +34,7 @@ from train.tasks.definition import (
 from train.tasks.tensors import ALONE, check_shapes, wide
 
 _LEGEND_LINE_PX = 22
+_LEAST_SHARE = 0.002  # of a map's pixels, for a class to be in the report's legend
 
 
 class Segmentation:
@@ -139,10 +142,32 @@ class Segmentation:
         """Class colours over the image."""
         return overlay_classes(image, value)
 
-    def gauge(self, value: NDArray[np.uint8], context: TaskContext, size_hw: tuple[int, int]) -> Picture | None:
+    def gauge(
+        self, value: NDArray[np.uint8], context: TaskContext, size_hw: tuple[int, int], alike: Sequence[Any] = ()
+    ) -> Picture | None:
         """A legend of the classes with their shares of the pixels."""
         height_px, width_px = size_hw
         return class_legend(value, width_px, height_px, _LEGEND_LINE_PX)
+
+    def tile(self, image: Picture, value: NDArray[np.uint8], context: TaskContext, side_px: int) -> Picture | None:
+        """Class colours over the image."""
+        drawn = overlay_classes(image, value)
+        return np.asarray(cv2.resize(drawn, (side_px, side_px), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+    def curve(self, value: NDArray[np.uint8]) -> Sequence[float] | None:
+        """`tile` shows it."""
+        return None
+
+    def legend(self, values: Sequence[NDArray[np.uint8]], context: TaskContext) -> list[tuple[str, Colour]]:
+        """The classes with a visible share of some map, the largest first."""
+        names, colours = context.segmentation_classes, segmentation_colours()
+        shares = np.max([np.bincount(value.ravel(), minlength=256) / value.size for value in values], axis=0)
+        ids = [int(i) for i in np.argsort(-shares[: len(names)], kind="stable") if shares[i] > _LEAST_SHARE]
+        return [(names[i], tuple(colours[i].tolist())) for i in ids]
+
+    def colour_scale(self, context: TaskContext) -> ColourScale | None:
+        """The legend explains the colours."""
+        return None
 
 
 def segmentation_loss(logits: Tensor, classes: Tensor) -> Tensor:

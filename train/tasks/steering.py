@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from shards.schema import STEERING_STEPS, Task
 from train.tasks.binned_sums import BinnedSums
 from train.tasks.definition import (
     Breakdown,
+    Colour,
+    ColourScale,
     Constant,
     Metric,
     Output,
@@ -47,6 +49,7 @@ class Steering:
         "compare the error with that of always predicting 0. They steer nothing.",
         loss="mean absolute error / steering_scale_deg",
         pictured="Steering: the last ten values of each sample's window in order of time; left is negative.",
+        unit="angle, deg",
     )
     meaning: Mapping[str, str] = {
         "steering_deg": "ten angles of the steering wheel in degrees, left negative, in order of time"
@@ -128,9 +131,27 @@ class Steering:
         """The path on the image and the dial show all."""
         return None
 
-    def gauge(self, value: list[float], context: TaskContext, size_hw: tuple[int, int]) -> Picture | None:
+    def gauge(
+        self, value: list[float], context: TaskContext, size_hw: tuple[int, int], alike: Sequence[Any] = ()
+    ) -> Picture | None:
         """A dial of the wheel with the ten values under it, as wide as it is high."""
-        return steering_dial(value, size_hw[0])
+        return steering_dial(value, size_hw[0], alike)
+
+    def tile(self, image: Picture, value: list[float], context: TaskContext, side_px: int) -> Picture | None:
+        """`curve` shows it."""
+        return None
+
+    def curve(self, value: list[float]) -> Sequence[float] | None:
+        """The ten angles."""
+        return value
+
+    def legend(self, values: Sequence[list[float]], context: TaskContext) -> list[tuple[str, Colour]]:
+        """A curve needs none."""
+        return []
+
+    def colour_scale(self, context: TaskContext) -> ColourScale | None:
+        """A curve has none."""
+        return None
 
 
 def last_angles(document: Any) -> NDArray[np.float32]:
