@@ -1,4 +1,4 @@
-"""Who stands where in a frame: traffic and walkers with 3D boxes, houses, trees and poles without."""
+"""The objects of a frame: traffic and pedestrians with 3D boxes; houses, trees and poles without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a request to stop travels from a signal to the command that was asked."""
+"""The exception that ends a command after a signal asked it to stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands share: lines and bars, signals, and exit codes."""
+"""Parts that all commands share: lines and progress bars, signals, and exit codes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Console:
             click.echo(line)
 
     def progress(self, what: str, done: int, total: int, facts: Callable[[], str]) -> None:
-        """How far `what` is."""
+        """Show the progress of `what`."""
         if self._quiet:
             return
         if sys.stderr.isatty():
@@ -128,7 +128,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def exit_codes(command: str, kept: str) -> Iterator[None]:
-    """What ends a command becomes one line and a code: 1 the work failed, 2 wrong usage, 75 stopped."""
+    """Turn an error into one line and an exit code: 1 the work failed, 2 wrong usage, 75 stopped."""
     try:
         yield
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""What follows a training run: TensorBoard's event files, and lines on the terminal."""
+"""The listener of a training run: it writes TensorBoard's event files and lines on the terminal."""
 
 from __future__ import annotations
 

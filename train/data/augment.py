@@ -1,6 +1,6 @@
-"""A training sample changed by chance: mirrored with all its labels, its colours moved.
+"""Augmentation: random mirroring of a sample with all its labels, and random changes of colour.
 
-What happens to a sample depends on (seed, epoch, key) alone, not on who reads it or when.
+The change of a sample depends on (seed, epoch, key) alone, not on the thread or the time of reading.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, the weights of red, gre
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to one sample."""
+    """The augmentation of one sample."""
 
     mirror: bool
     brightness: float
@@ -29,7 +29,7 @@ class Change:
 
 
 def draw_change(config: AugmentConfig, seed: int, epoch: int, key: str) -> Change:
-    """The change of a sample in an epoch; a pure function."""
+    """Return the change of a sample in an epoch; a pure function."""
     generator = np.random.default_rng((seed, epoch, int.from_bytes(key.encode())))
     chance, *factors = generator.random(4)
     spans = (config.brightness, config.contrast, config.saturation)
@@ -38,13 +38,13 @@ def draw_change(config: AugmentConfig, seed: int, epoch: int, key: str) -> Chang
 
 
 def change_image(image: NDArray[np.uint8], change: Change) -> NDArray[np.uint8]:
-    """(S, S, 3) uint8 RGB -> the same, mirrored and with moved colours."""
+    """(S, S, 3) uint8 RGB -> the augmented image, same shape and dtype."""
     moved: NDArray[Any] = cv2.transform(image, colour_matrix(image, change))
     return np.asarray(cv2.flip(moved, 1) if change.mirror else moved)
 
 
 def colour_matrix(image: NDArray[np.uint8], change: Change) -> NDArray[np.float64]:
-    """(3, 4): what takes (red, green, blue, 1) to the moved colours; saturation, then contrast, then brightness."""
+    """Return the (3, 4) matrix that maps (red, green, blue, 1) to the new colours: saturation, contrast, brightness."""
     mean = float(_GREY @ cv2.mean(image)[:3])
     saturation = change.saturation * np.eye(3) + (1 - change.saturation) * _GREY  # a row per colour that comes out
     colours = change.brightness * change.contrast * saturation

@@ -1,4 +1,4 @@
-"""A batch of samples, and how it is filled: members read through the index and decoded straight into their rows."""
+"""Batches of samples: members are read through the shard index and decoded directly into the rows of a batch."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Batch:
 
     @property
     def items(self) -> int:
-        """Labels in the batch."""
+        """Number of labels in the batch."""
         return sum(len(rows) for rows in self.rows.values())
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that the batch is made of."""
+        """All tensors of the batch."""
         return [*([] if self.images is None else [self.images]), *self.rows.values(), *self.labels.values()]
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device; images stay uint8 on the way."""
+        """Copy the batch to a device; images stay uint8."""
         images = None if self.images is None else self.images.to(device, non_blocking=True)
         rows = {task: rows.to(device, non_blocking=True) for task, rows in self.rows.items()}
         labels = {task: label.to(device, non_blocking=True) for task, label in self.labels.items()}
@@ -53,7 +53,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class StoredShapes:
-    """How the members of a set are stored, by its rules."""
+    """Shapes and dtypes of the members of a set, by its rules."""
 
     image: tuple[int, ...]
     labels: dict[str, StoredLabel]  # by task
@@ -66,7 +66,7 @@ class StoredShapes:
 
 
 class PendingBatch:
-    """A batch whose rows are being decoded, each by one call; a sample that several reads name has one row."""
+    """A batch that is being decoded, row by row; a sample that occurs in several reads has one row."""
 
     def __init__(
         self,
@@ -78,7 +78,8 @@ class PendingBatch:
         before: PendingBatch | None = None,
         change_of: Callable[[str], Change] | None = None,
     ) -> None:
-        """`before` is the batch in front: an image that it has is copied from there. `change_of` a key augments."""
+        """`before` is the preceding batch, whose images are copied instead of decoded again. `change_of` returns the
+        augmentation of a key."""
         self.shards = shards
         self.change_of = change_of
         self.reads = len(reads)
@@ -103,7 +104,7 @@ class PendingBatch:
         self.jobs: list[Future[None]] = []
 
     def _empty(self, image: bool, shapes: StoredShapes, buffers: BufferPool) -> Batch:
-        """BufferPool to decode into; depth as it is stored."""
+        """Take buffers to decode into; labels as they are stored."""
         images = buffers.take((len(self.refs), *shapes.image), np.uint8) if image else None
         labels = {}
         for task, rows in self.rows.items():
@@ -113,12 +114,12 @@ class PendingBatch:
         return Batch(tuple(ref.key for ref in self.refs), images, rows_of, labels)
 
     def start(self, pool: ThreadPoolExecutor | None) -> None:
-        """Hand the rows to the threads; without any, they are decoded when they are waited for."""
+        """Start decoding in the threads of the pool; without a pool, `wait` decodes."""
         if pool is not None:
             self.jobs = [pool.submit(self.fill, row) for row in range(len(self.refs))]
 
     def wait(self) -> None:
-        """Until every row is there. Raises ValueError naming the first sample that cannot be read."""
+        """Wait until every row is decoded. Raises ValueError that names the first sample that cannot be read."""
         for job in self.jobs:
             job.result()
         if not self.jobs:
@@ -127,7 +128,7 @@ class PendingBatch:
         self.known.clear()
 
     def cancel(self) -> None:
-        """Leave what no thread has begun, and let those that did finish."""
+        """Cancel rows that no thread has started, and wait for the others."""
         wait([job for job in self.jobs if not job.cancel()])
         self.known.clear()
 
@@ -168,7 +169,7 @@ class PendingBatch:
 
 
 class BufferPool:
-    """BufferPool to decode into, used again once no tensor looks at it any more.
+    """Buffers to decode into, reused once no tensor refers to them any more.
 
     Fresh pages cost a quarter to a half of the decoding. On a GPU torch keeps pinned memory for reuse itself.
     """
@@ -178,7 +179,7 @@ class BufferPool:
         self._free: list[NDArray[np.uint8]] = []
 
     def take(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
-        """A tensor with any content."""
+        """Return an uninitialised tensor."""
         if self.pinned:
             return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, pin_memory=True)
         size = math.prod(shape) * np.dtype(dtype).itemsize
@@ -190,7 +191,7 @@ class BufferPool:
         return torch.from_numpy(lent)  # whose storage keeps the very array, whatever views there are of it
 
     def _fitting(self, size: int) -> NDArray[np.uint8]:
-        """The smallest free memory that is large enough; where none is, the largest makes way for new."""
+        """Return the smallest free buffer that is large enough; otherwise replace the largest by a new one."""
         by_size = sorted(range(len(self._free)), key=lambda i: len(self._free[i]))
         if by_size:
             fitting = (i for i in by_size if len(self._free[i]) >= size)

@@ -1,4 +1,4 @@
-"""The samples of a split by camera or by scene, as their keys tell: the thesis's question of other places."""
+"""Groups of a split's samples, by camera or by scene, for evaluation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GROUPINGS: dict[str, Grouping] = {"camera": camera_of_key, "scene": scene_of_key
 
 
 def rows_of_groups(keys: Sequence[str], grouping: Grouping | None) -> dict[str, Rows]:
-    """Which of the keys are in each group; all of them are in WHOLE, which comes first."""
+    """Return the rows of the keys in each group; WHOLE has all of them and comes first."""
     rows: dict[str, Rows] = {WHOLE: slice(None)}
     if grouping is None:
         return rows

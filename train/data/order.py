@@ -25,7 +25,7 @@ class Item:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What is read of a sample at once."""
+    """One read of a sample: its image and the labels of some tasks."""
 
     sample: int  # position in the list of samples
     tasks: tuple[str, ...]
@@ -41,12 +41,11 @@ def epoch_order(
     shuffle_shards: int = 0,
     repeat_rare: int = 1,
 ) -> list[Item]:
-    """Every (sample, label) of the samples' `tasks`, once, in the order of this seed and epoch.
+    """Return every (sample, label) of the samples' `tasks` once, in the order of this seed and epoch.
 
     Shuffling happens within blocks of `shuffle_shards` shards, themselves in random order (0: one block of all).
     `items`: independently; `samples`: the labels of a sample follow each other in the order of TASKS. The labels of
-    a rarer task come up more than once, as often as makes it as frequent as the commonest, at most `repeat_rare`
-    times.
+    a rarer task are repeated until it is as frequent as the commonest task, at most `repeat_rare` times each.
     """
     generator = np.random.default_rng((seed, epoch))
     held = [tuple(task for task in TASKS if task in tasks and task in ref.labels) for ref in samples]
@@ -67,7 +66,7 @@ def epoch_order(
 def _repeats(
     groups: Sequence[Sequence[Item]], times: Mapping[str, float], generator: np.random.Generator
 ) -> list[Item]:
-    """The further appearances of items that come up `times` an epoch; a fraction of a time is a matter of chance."""
+    """Return the extra copies of items that come up `times` an epoch; the fractional part is drawn at random."""
     again: list[Item] = []
     for item in (item for group in groups for item in group):
         whole, part = divmod(times[item.task] - 1, 1)
@@ -76,7 +75,7 @@ def _repeats(
 
 
 def _blocks(samples: Sequence[SampleRef], shuffle_shards: int, generator: np.random.Generator) -> list[list[int]]:
-    """Positions of samples, grouped by blocks of shards."""
+    """Return positions of samples, one list per block of shards."""
     by_shard: dict[str, list[int]] = {}
     for position, ref in enumerate(samples):
         by_shard.setdefault(ref.shard, []).append(position)
@@ -89,7 +88,7 @@ def _blocks(samples: Sequence[SampleRef], shuffle_shards: int, generator: np.ran
 
 
 def group_reads(items: Sequence[Item], *, together: bool) -> list[SampleRequest]:
-    """A read per item, or, `together`, one per run of items of the same sample."""
+    """Return a read per item, or with `together` one per run of items of the same sample."""
     reads: list[SampleRequest] = []
     for item in items:
         if together and reads and reads[-1].sample == item.sample:
@@ -100,11 +99,11 @@ def group_reads(items: Sequence[Item], *, together: bool) -> list[SampleRequest]
 
 
 def label_reads(samples: Sequence[SampleRef], tasks: Sequence[str], *, image: bool) -> list[SampleRequest]:
-    """In set order, a read per sample that has any of the tasks' labels, for all that it has."""
+    """Return a read per sample that has any of the tasks' labels, for all of those labels, in the order of the set."""
     wanted = [tuple(task for task in TASKS if task in tasks and task in ref.labels) for ref in samples]
     return [SampleRequest(position, found, image) for position, found in enumerate(wanted) if found]
 
 
 def cut_batches(reads: Sequence[SampleRequest], size: int) -> list[list[SampleRequest]]:
-    """Neighbours together; the last batch may be smaller, nothing is dropped or repeated."""
+    """Cut consecutive reads into batches of `size`; the last batch may be smaller."""
     return [list(reads[first : first + size]) for first in range(0, len(reads), size)]

@@ -1,8 +1,9 @@
-"""Which training items can share a forward pass: groups of an epoch's items, from their order alone.
+"""The plan of an epoch: training items grouped into micro-batches that share one forward pass.
 
-Between two steps of a part its weights do not move. So in the asymmetric regime every item between two steps of the
-shared part sees the same shared weights, and every item of a task between two steps of its head the same head: they
-can go through together, and the weights come out as if each had gone alone (section 3.5 of the thesis), to rounding.
+The plan follows from the order of the items alone. Between two steps of a parameter group its weights are constant.
+In the asymmetric regime all items between two steps of the shared part see the same shared weights, and all items of
+a task between two steps of its head see the same head. They can go through the network together, and the result is
+that of a batch of one (section 3.5 of the thesis), to rounding.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Items that go through the shared part together."""
+    """Items that go through the shared part in one forward pass."""
 
     reads: tuple[SampleRequest, ...]  # one per image, however many of its labels are in the group
     segments: tuple[Segment, ...]  # heads step in this order, all of them before the shared part
@@ -40,7 +41,7 @@ class MicroBatch:
 
     @property
     def items(self) -> int:
-        """Labels trained on, of all ranks."""
+        """Number of items of all ranks."""
         return len(self.order)
 
 
@@ -52,10 +53,10 @@ def plan_items(
     *,
     by_task: bool = False,
 ) -> list[MicroBatch]:
-    """The asymmetric regime: groups of at most `micro_batch` images that no step of the shared part falls into.
+    """Plan the asymmetric regime: micro-batches of at most `micro_batch` images, with no shared step inside any.
 
-    `counters`: items since the last step of each part, before the first item. `by_task` gives every group a single
-    task, by sorting within the windows of the shared part, where order decides nothing.
+    `counters`: items since the last step of each part, before the first item. `by_task` gives every micro-batch
+    a single task, by sorting within the windows of the shared part, where the order has no effect.
     """
     counted = dict(counters)
     groups: list[MicroBatch] = []
@@ -77,7 +78,7 @@ def plan_items(
 
 
 def plan_batches(reads: Sequence[SampleRequest], batch_size: int, micro_batch: int) -> list[MicroBatch]:
-    """The other regimes: batches of `batch_size` images, each in groups of at most `micro_batch`; a step after each.
+    """Plan the other regimes: a step per `batch_size` images, in micro-batches of at most `micro_batch`.
 
     A task's share is 1 / its labels in the batch: losses add up to the batch mean over the samples that have it.
     """
@@ -96,7 +97,7 @@ def plan_batches(reads: Sequence[SampleRequest], batch_size: int, micro_batch: i
 
 
 def remaining(groups: Sequence[MicroBatch], items: int) -> list[MicroBatch]:
-    """The groups after the first `items` items. Raises ValueError where those do not end with a group."""
+    """Return the micro-batches after the first `items` items. Raises ValueError where those end inside one."""
     done = position = 0
     while done < items and position < len(groups):
         done += groups[position].items
@@ -107,7 +108,7 @@ def remaining(groups: Sequence[MicroBatch], items: int) -> list[MicroBatch]:
 
 
 def share_of_rank(group: MicroBatch, rank: int, ranks: int) -> MicroBatch:
-    """What one of `ranks` processes does of a group: a slice of its images, with the same segments and steps.
+    """Return the share of one of `ranks` processes: a slice of the images, with the same segments and steps.
 
     Ranks hold equal numbers of images, or one more. Every rank has every segment, if need be an empty one, so that
     all of them step together.
@@ -127,7 +128,7 @@ def share_of_rank(group: MicroBatch, rank: int, ranks: int) -> MicroBatch:
 
 
 def _windows(items: Sequence[Item], threshold: int, counted: int) -> Iterator[Sequence[Item]]:
-    """Items between two steps of the shared part; the first window goes on where the last epoch stopped."""
+    """Yield the items between two steps of the shared part; the first window continues the last epoch's."""
     start, end = 0, threshold - counted
     while start < len(items):
         yield items[start:end]
@@ -135,7 +136,7 @@ def _windows(items: Sequence[Item], threshold: int, counted: int) -> Iterator[Se
 
 
 def _chunks(window: Sequence[Item], micro_batch: int, by_task: bool) -> Iterator[list[Item]]:
-    """Neighbours on at most `micro_batch` images, of one task where asked for."""
+    """Yield consecutive items on at most `micro_batch` images, of a single task with `by_task`."""
     chunk: list[Item] = []
     samples: set[int] = set()
     for item in window:
@@ -151,20 +152,20 @@ def _chunks(window: Sequence[Item], micro_batch: int, by_task: bool) -> Iterator
 
 @dataclass
 class _Builder:
-    """A group in the making."""
+    """Builds a micro-batch item by item."""
 
     chunk: Sequence[Item]
     closed: list[tuple[str, list[int], bool]] = field(default_factory=list)  # task, positions in the chunk, steps
     open: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, position: int, task: str, *, steps: bool) -> None:
-        """The next item; where its head steps after it, its segment is closed."""
+        """Add the next item; a step of its head closes its segment."""
         self.open.setdefault(task, []).append(position)
         if steps:
             self.closed.append((task, self.open.pop(task), True))
 
     def group(self, shares: Mapping[str, float], *, steps: bool) -> MicroBatch:
-        """All items of the chunk were added."""
+        """Return the micro-batch, after all items of the chunk were added."""
         tasks_of: dict[int, set[str]] = {}
         for item in self.chunk:
             tasks_of.setdefault(item.sample, set()).add(item.task)

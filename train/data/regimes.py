@@ -1,4 +1,4 @@
-"""The three regimes: what each trains on, with which labels, and the groups of an epoch."""
+"""The three regimes: the samples and labels that each trains on, and the plan of an epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from train.data.plan import MicroBatch, plan_batches, plan_items
 
 
 def choose_samples(config: RunConfig, samples: Sequence[SampleRef]) -> tuple[list[SampleRef], list[str]]:
-    """The samples that the regime trains on, with the labels that it may use, and lines that count them.
+    """Return the samples that the regime trains on, with the labels that it may use, and lines that count them.
 
     Raises ValueError where there is none.
     """
@@ -47,12 +47,12 @@ def choose_samples(config: RunConfig, samples: Sequence[SampleRef]) -> tuple[lis
 
 
 def count_labels(config: RunConfig, samples: Sequence[SampleRef]) -> Counter[str]:
-    """Samples per task that the run has."""
+    """Count the samples that have a label, for each task of the run."""
     return Counter(label for ref in samples for label in ref.labels if label in config.tasks)
 
 
 def keep_labels(samples: Sequence[SampleRef], shares: Mapping[str, float], *, one: bool) -> list[SampleRef]:
-    """The samples with fewer labels: what stays is a pure function of key and task, the same for every seed.
+    """Remove labels; the selection is a pure function of key and task, the same for every seed.
 
     Of each task the share that is named; then, where asked for, one label of each sample, every one as likely.
     """
@@ -70,12 +70,12 @@ def keep_labels(samples: Sequence[SampleRef], shares: Mapping[str, float], *, on
 
 
 def _lot(key: str, what: str) -> float:
-    """A number in 0..1 that belongs to these words."""
+    """Return a number in 0..1, a pure function of the two texts."""
     return int.from_bytes(hashlib.sha256(f"{what} {key}".encode()).digest()[:6], "big") / 2**48
 
 
 def slow_parts(config: RunConfig, samples: Sequence[SampleRef]) -> list[str]:
-    """A line for each part that an epoch does not fill: it steps less than once an epoch, or never."""
+    """Return a line for each parameter group that steps less than once an epoch, or never."""
     items = Counter(item.task for item in epoch_items(config, samples, 0))
     items[SHARED] = items.total()
     return [
@@ -92,7 +92,7 @@ def slow_parts(config: RunConfig, samples: Sequence[SampleRef]) -> list[str]:
 
 
 def epoch_items(config: RunConfig, samples: Sequence[SampleRef], epoch: int) -> list[Item]:
-    """The epoch's items in order; in the batched regimes a sample's labels stay together."""
+    """Return the epoch's items in order; in the batched regimes a sample's labels stay together."""
     order = config.stream.order if config.mode == "asymmetric" else "samples"
     return epoch_order(
         samples, config.tasks, config.seed, epoch, order, config.stream.shuffle_shards, config.stream.repeat_rare
@@ -100,7 +100,7 @@ def epoch_items(config: RunConfig, samples: Sequence[SampleRef], epoch: int) -> 
 
 
 def plan_epoch(config: RunConfig, items: Sequence[Item], counters: Mapping[str, int]) -> list[MicroBatch]:
-    """The groups of an epoch from its items, and from the parts' counters as they were before it."""
+    """Plan an epoch from its items and from the counters of the parameter groups before it."""
     if config.mode == "asymmetric":
         by_task = config.balance.method == "pcgrad"  # a window's gradients are kept apart by task
         return plan_items(items, config.threshold, counters, config.stream.micro_batch, by_task=by_task)
@@ -108,7 +108,7 @@ def plan_epoch(config: RunConfig, items: Sequence[Item], counters: Mapping[str, 
 
 
 def plan_warnings(config: RunConfig, ranks: int) -> list[str]:
-    """Where grouping, or several processes, change results after all."""
+    """Return a warning where results depend on the micro-batch or on the number of processes."""
     batch = config.network.norm == "batch" or config.network.name == "stl"
     groups = config.mode == "asymmetric" or config.stream.micro_batch < config.stream.batch_size
     if not batch or (ranks == 1 and (not groups or config.stream.micro_batch == 1)):

@@ -1,6 +1,6 @@
-"""Shards behind URLs or pipes: manifest and indexes come first, then a shard at a time, whole, into memory.
+"""Shards behind URLs or pipes: the manifest and indexes are fetched first, then whole shards into memory.
 
-So samples, labels, order and checksums are known as for a folder, and nothing else has to know where shards lie.
+Samples, labels, order and checksums are known as for a folder, so no other module depends on where shards are.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _FETCHERS = 8  # indexes fetched at once
 
 
 def is_remote(shards: str) -> bool:
-    """Whether this is a URL or a pipe, and no folder."""
+    """Return whether this is a URL or a pipe rather than a folder."""
     return shards.startswith("pipe:") or "://" in shards
 
 
 def open_remote(config: RunConfig) -> tuple[RunConfig, RemoteShards, str]:
-    """The set, the config with as large a block of the shuffle as memory holds, and a line on what it costs."""
+    """Return the set, the config with the shuffle block limited by memory, and a line that states the cost."""
     held = config.stream.shuffle_shards or HELD
     shards = RemoteShards(config.shards, held)
     largest = max((shard["bytes"] for shard in shards.manifest["shards"]), default=0)
@@ -47,7 +47,7 @@ def open_remote(config: RunConfig) -> tuple[RunConfig, RemoteShards, str]:
 
 
 class RemoteShards(ShardSet):
-    """A finished set that is not in a folder: train shards as a pattern names them, every val shard beside them."""
+    """A finished set behind URLs: the train shards that a pattern names, and every val shard beside them."""
 
     def __init__(self, pattern: str, held: int) -> None:
         """`http://host/shards/train-{000000..000077}.tar`, or `pipe:` and a command; keeps `held` shards in memory.
@@ -74,14 +74,14 @@ class RemoteShards(ShardSet):
         self._most, self._lock = held, Lock()
 
     def url_of(self, name: str) -> str:
-        """Where a file of the set is: as the pattern says of its first shard."""
+        """Return the URL of a file of the set, formed like that of the pattern's first shard."""
         return _SHARD.sub(name, self._url)
 
     def check_sizes(self) -> None:
-        """Nothing: a shard's size is compared when it is fetched."""
+        """Do nothing: a shard's size is compared when it is fetched."""
 
     def read(self, ref: SampleRef, member: str) -> bytes:
-        """A member's bytes. Raises ValueError where they, or their shard, are not what the index says."""
+        """Return a member's bytes. Raises ValueError where they or their shard differ from the index."""
         place = ref.sample.members[member]
         data = self._shard(ref.shard)[place.offset : place.offset + place.size]
         try:
@@ -91,7 +91,7 @@ class RemoteShards(ShardSet):
         return data
 
     def _shard(self, name: str) -> bytes:
-        """A shard from memory, or fetched by the first thread that wants it while the others wait."""
+        """Return a shard from memory; the first thread that needs it fetches it while others wait."""
         with self._lock:
             found = self._held.pop(name, None)
             future = found or Future()
@@ -112,7 +112,7 @@ class RemoteShards(ShardSet):
         return data
 
     def close(self) -> None:
-        """Let go of the shards in memory."""
+        """Free the shards in memory."""
         super().close()
         with self._lock:
             self._held.clear()
@@ -126,7 +126,7 @@ def _shard_in(url: str) -> str:
 
 
 def keep_shards(records: Path, named: set[str], pattern: str) -> None:
-    """Leave the train shards that are not named out of the manifest; where all are, it stays byte for byte."""
+    """Remove train shards that are not named from the manifest; if all are named it stays byte for byte."""
     manifest = read_manifest(records)
     known = {shard["name"] for shard in manifest["shards"]}
     if named - known:
@@ -137,7 +137,7 @@ def keep_shards(records: Path, named: set[str], pattern: str) -> None:
 
 
 def fetch(url: str) -> bytes:
-    """All bytes behind a URL or pipe. Raises ValueError where they cannot be had."""
+    """Return all bytes behind a URL or pipe. Raises ValueError where they cannot be read."""
     try:
         with gopen(url) as stream:
             return bytes(stream.read())

@@ -1,7 +1,7 @@
-"""What a training step is fed with: batches decoded ahead in threads, in the order that was asked for.
+"""The data stream: batches decoded ahead in threads, in the requested order.
 
-The decoders release Python's lock, so threads run side by side and write into a batch's memory themselves; between
-processes every batch would be copied once more. How many threads there are changes nothing in what comes out.
+The decoders release Python's lock, so threads run in parallel and write directly into a batch's memory; between
+processes every batch would be copied once more. The number of threads does not affect the batches.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CPU = torch.device("cpu")
 
 
 class Stream:
-    """Batches of one list of samples, on the device that they are for."""
+    """Yields batches of a list of samples, on the device that uses them."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Stream:
         augment: AugmentConfig | None = None,
         seed: int = 0,
     ) -> None:
-        """`workers` threads decode; with none, the thread that asks for a batch does. `seed` decides what augments."""
+        """`workers` threads decode; with none, the calling thread does. `seed` seeds the augmentation."""
         self.shards = shards
         self.samples = samples
         self.workers = workers
@@ -58,9 +58,9 @@ class Stream:
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def batches(self, batches: Iterable[list[SampleRequest]], *, epoch: int = 0) -> Iterator[Batch]:
-        """One pass; `batches` is taken ahead of use, as far as two batches or two reads a thread go.
+        """Yield the batches once; reads ahead by up to two batches or two reads per thread.
 
-        `epoch` decides what augments. Raises Stopped before the next batch once a stop was asked for, ValueError on
+        `epoch` seeds the augmentation. Raises Stopped before the next batch once a stop was asked for, ValueError on
         a member that cannot be read.
         """
         if self.workers and self._pool is None:
@@ -83,7 +83,7 @@ class Stream:
                 pending.cancel()
 
     def _begun(self, batches: Iterable[list[SampleRequest]], epoch: int) -> Iterator[PendingBatch]:
-        """Batches, each begun when it is taken; each knows the one in front, where images of its own may be."""
+        """Yield batches whose decoding has started; each knows its predecessor, which may hold some of its images."""
         change_of = partial(draw_change, self.augment, self.seed, epoch) if self.augment else None
         pending: PendingBatch | None = None
         for reads in batches:
@@ -92,7 +92,7 @@ class Stream:
             yield pending
 
     def _look_ahead(self, begun: Iterator[PendingBatch], ahead: deque[PendingBatch]) -> None:
-        """Begin batches until enough wait; without threads one is enough."""
+        """Start batches until enough of them are ahead; without threads one is enough."""
         while len(ahead) < min(2, 1 + self.workers) or sum(batch.reads for batch in ahead) < 2 * self.workers:
             pending = next(begun, None)
             if pending is None:
@@ -100,7 +100,7 @@ class Stream:
             ahead.append(pending)
 
     def _delivered(self, batch: Batch) -> Batch:
-        """On the device, labels in natural units. On a GPU this only queues: copies beside the steps under way."""
+        """Return the batch on the device, labels in natural units. On a GPU the copies overlap with running steps."""
         if self._copies is not None:
             with torch.cuda.stream(self._copies):
                 batch = batch.to(self.device)
@@ -112,7 +112,7 @@ class Stream:
         return replace(batch, labels=labels)
 
     def _natural(self, task: str, stored: Tensor) -> Tensor:
-        """A label as stored -> in natural units, on the device that it is on."""
+        """Convert a stored label to natural units, on its device."""
         unit = self._shapes.labels[task].unit
         if unit is None:
             return stored
@@ -121,14 +121,14 @@ class Stream:
         return stored.to(torch.float32).mul_(unit)
 
     def close(self) -> None:
-        """End the threads; another pass starts new ones."""
+        """Stop the threads; the next pass starts new ones."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
 
 def worker_count(asked: int, device: torch.device) -> int:
-    """-1 becomes: none on a CPU, whose cores the training itself needs; up to 8 beside a GPU."""
+    """Resolve -1: no threads on a CPU, whose cores training needs itself; up to 8 beside a GPU."""
     if asked >= 0:
         return asked
     if device.type == "cpu":

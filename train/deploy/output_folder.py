@@ -1,4 +1,4 @@
-"""What is written of predictions: a picture, a JSON and the arrays of each frame, and one record of the whole."""
+"""The files of predictions: a picture, a JSON file and the arrays of each frame, and one record of the run."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Room:
             write_whole(self._path(VALUES, frame.name), document)
 
     def write_record(self, document: Mapping[str, Any]) -> None:
-        """What was predicted, with what, and what its numbers mean; written last."""
+        """Write the record of inputs, checkpoint and the meaning of all numbers; written last."""
         whole = {
             "written_by": TOOL,
             **document,

@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network predicts for a frame, in pixels of `width_px` x `height_px`."""
+    """The prediction for a frame, in pixels of `width_px` x `height_px`."""
 
     width_px: int
     height_px: int

@@ -1,4 +1,4 @@
-"""How the losses of different tasks are weighed against each other, with whatever labels there are.
+"""Balance of the losses of different tasks, for any combination of labels.
 
 `fixed`: each loss is divided by its coefficient. `epoch`: the same, and after every epoch each coefficient becomes
 the mean of its loss over that epoch (the thesis's future work). `uncertainty`: the coefficients are learnt (Kendall,
@@ -22,7 +22,7 @@ from train.config import BalanceConfig
 
 
 class Balance:
-    """The weights of the losses, and what moves them."""
+    """The weights of the losses, and their update."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class Balance:
 
     @property
     def apart(self) -> bool:
-        """Whether the shared part needs the gradient of each task by itself."""
+        """Whether the shared part needs each task's gradient separately."""
         return self.method == "pcgrad"
 
     def weigh(self, task: str, losses: Tensor) -> Tensor:
-        """(n,) undivided losses -> (n,) what is minimised.
+        """(n,) undivided losses -> (n,) weighted losses, which are minimised.
 
         `uncertainty` minimises loss exp(-s) + s, which is least where exp(s) is the mean loss.
         """
@@ -60,14 +60,14 @@ class Balance:
         return losses / self.coefficients[task]
 
     def combination(self, tasks: Sequence[str], products: Tensor, step: int) -> dict[str, Tensor]:
-        """What each task's gradient is multiplied by before they are summed into the shared part's; `step` of it."""
+        """Return the factor of each task's gradient in the shared part's gradient at its step number `step`."""
         weights = products.new_ones(len(tasks))
         if self.method == "pcgrad":
             weights = pcgrad_weights(products, np.random.default_rng((self.seed, step)))
         return dict(zip(tasks, weights.unbind(), strict=True))
 
     def note(self, losses: Mapping[str, Sequence[float]]) -> None:
-        """Undivided training losses as they are read back, those of all ranks."""
+        """Record undivided training losses of all ranks."""
         for task, values in losses.items():
             self.sums.setdefault(task, 0.0)
             for value in values:  # one by one: however many come at once, the sum is the same
@@ -75,20 +75,20 @@ class Balance:
             self.counts[task] = self.counts.get(task, 0) + len(values)
 
     def end_epoch(self) -> None:
-        """The coefficients of the next epoch; a task without a label in this one keeps its own."""
+        """Set the coefficients of the next epoch; a task without a label in this epoch keeps its own."""
         if self.method == "epoch":
             means = {task: self.sums[task] / count for task, count in self.counts.items() if count}
             self.coefficients.update({task: mean for task, mean in means.items() if mean > 0})
         self.sums, self.counts = {}, {}
 
     def current(self) -> dict[str, float]:
-        """The coefficients as they stand."""
+        """Return the current coefficients."""
         if self.method == "uncertainty":
             return {task: math.exp(value.item()) for task, value in self.logs.items()}
         return dict(self.coefficients)
 
     def state_dict(self) -> dict[str, Any]:
-        """What moves; tensors are not copied."""
+        """Return the state; tensors are not copied."""
         return {
             "coefficients": dict(self.coefficients),
             "logs": {task: log.data for task, log in self.logs.items()},
@@ -105,7 +105,7 @@ class Balance:
 
 
 def coefficients_from(runs: Sequence[Path]) -> dict[str, float]:
-    """The thesis's rule (section 3.6): losses are divided so that they match those of single-task runs.
+    """Return coefficients by the thesis's rule (section 3.6): the val losses of single-task runs.
 
     Each task's coefficient is the undivided val loss of its run's best checkpoint, so that a divided loss of 1 says
     as good as alone. Raises ValueError where a folder holds no finished run of one task, or two hold the same one.
@@ -128,7 +128,7 @@ def coefficients_from(runs: Sequence[Path]) -> dict[str, float]:
 
 
 def pcgrad_weights(products: Tensor, generator: np.random.Generator) -> Tensor:
-    """PCGrad from the inner products alone: how much of each task's gradient the sum of the projected ones holds.
+    """Return PCGrad's weight of each task's gradient, computed from the inner products of the gradients alone.
 
     Each gradient in turn loses, for every other one in random order that it conflicts with, its component along it
     (algorithm 1 of Yu et al. 2020). products (n, n), gradients that are zero included. Returns (n,).

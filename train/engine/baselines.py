@@ -1,6 +1,6 @@
-"""What predicting a constant scores: the constants come from the train split, the scores from val, by the same code.
+"""Baselines: constant predictions fitted to the train split and scored on val by the same code as a network.
 
-Without them a number says little: 0.02 degrees of steering is what a constant gives where the road is straight.
+A metric means little without them: on straight roads a constant has a steering error of 0.02 degrees.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FORMAT = 2  # of the file in a run folder
 
 
 class Measured(TypedDict):
-    """What a constant scores."""
+    """The scores of a constant."""
 
     scores: Scores
     parts: list[Part]
@@ -84,7 +84,7 @@ def _label_batches(stream: Stream, tasks: Sequence[str]) -> list[Any]:
 
 
 def load_baselines(path: Path, manifest_sha256: str, tasks: Sequence[str]) -> Baselines | None:
-    """Those kept in a run folder, where they belong to this data set and these tasks."""
+    """Return the baselines in a run folder, None where they belong to another data set or other tasks."""
     try:
         kept = json.loads(path.read_bytes())
         if (kept["format"], kept["manifest_sha256"], kept["tasks"]) != (_FORMAT, manifest_sha256, list(tasks)):
@@ -96,7 +96,7 @@ def load_baselines(path: Path, manifest_sha256: str, tasks: Sequence[str]) -> Ba
 
 
 def save_baselines(path: Path, manifest_sha256: str, tasks: Sequence[str], baselines: Baselines) -> None:
-    """Keep them beside the run."""
+    """Write them into the run folder."""
     document = {
         "format": _FORMAT, "manifest_sha256": manifest_sha256, "tasks": list(tasks), "baselines": baselines,
     }  # fmt: skip

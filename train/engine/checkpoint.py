@@ -26,7 +26,7 @@ Checkpoint = dict[str, Any]
 
 
 def network_facts(size_px: int, max_m: float, normalise: bool, weights: str) -> Document:
-    """What a user of the weights must know beside the config: the images and units that the network was made for."""
+    """Return the facts about a network that its config does not hold: its images, units and classes."""
     return {
         "size_px": size_px,  # the side of its images
         "max_m": max_m,  # metres at a depth output of 1
@@ -38,7 +38,7 @@ def network_facts(size_px: int, max_m: float, normalise: bool, weights: str) -> 
 
 
 def task_context(config: RunConfig, facts: Mapping[str, Any]) -> TaskContext:
-    """What the outputs of a run's network mean."""
+    """Return the meaning of the outputs of a run's network."""
     return TaskContext(
         size_px=facts["size_px"],
         max_m=facts["max_m"],
@@ -102,7 +102,7 @@ def build_network(config: RunConfig, facts: Document) -> MultiTaskNet:
 
 
 def check_data(facts: Document, shards: ShardSet, path: Path) -> None:
-    """Raises ValueError where the network of a checkpoint cannot be used on these shards."""
+    """Raise ValueError where the network of a checkpoint cannot be used on these shards."""
     check_classes(facts, path, str(shards.folder))
     if facts["size_px"] != shards.size_px:
         raise ValueError(

@@ -31,7 +31,7 @@ def check_criterion(best: str, tasks: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one pass over a split gave, as plain values."""
+    """The results of one pass over a split, as plain values."""
 
     samples: int
     labels: dict[str, int]  # samples with the task's label
@@ -46,7 +46,7 @@ class Evaluation:
         return sum(parts) if parts and all(map(math.isfinite, parts)) else None
 
     def criterion(self, best: str, coefficients: Mapping[str, float]) -> float | None:
-        """What a better checkpoint has less of: the total, or the metric named `best`, negated where more is better."""
+        """Return the criterion to minimise: the total loss, or the metric `best`, negated where higher is better."""
         if best == LOSS:
             return self.total(coefficients)
         metric = next(metric for metric in all_metrics() if f"{metric.task} {metric.name}" == best)
@@ -81,7 +81,7 @@ class Measure:
         self.scores[task].update(pred, label)
 
     def result(self) -> Evaluation:
-        """Of all that was added."""
+        """Return the results of all batches that were added."""
         seen = [task for task, count in self.labels.items() if count]
         return Evaluation(
             samples=self.samples,

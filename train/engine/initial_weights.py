@@ -1,4 +1,4 @@
-"""The first weights of a new run: pretrained ones where they exist for a part of the network, or a checkpoint's."""
+"""The initial weights of a new run: pretrained weights for a part of the network, or those of a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CLASS_ROWS = {"segmentation": ("segmentation_classes", 1, 0), "boxes": ("box_cl
 
 
 class Sayer(Protocol):
-    """Who tells people a line."""
+    """Prints lines for the user."""
 
     def say(self, line: str) -> None:
         """A line to keep."""
@@ -32,7 +32,7 @@ class Sayer(Protocol):
 
 @dataclass(frozen=True)
 class Start:
-    """What a new run starts from."""
+    """The starting point of a new run."""
 
     config: RunConfig  # with what `auto` came to
     normalise: bool  # images by ImageNet's mean and deviation, as those weights expect
@@ -41,7 +41,7 @@ class Start:
     checkpoint: Checkpoint | None = None  # for the whole network, as far as it fits
 
     def load(self, network: MultiTaskNet, facts: Mapping[str, Any], reporter: Sayer) -> None:
-        """Give the network the weights."""
+        """Load the weights into the network."""
         if self.pretrained is not None:
             load_weights(pretrained_part(network), self.pretrained)
         if self.checkpoint is not None:
@@ -62,7 +62,7 @@ def find_start(config: RunConfig, reporter: Sayer) -> Start:
 
 
 def _from_checkpoint(config: RunConfig, path: Path) -> Start:
-    """The checkpoint's norm, if none was asked for, and its images."""
+    """Start from a checkpoint, with its norm unless another was given, and its image normalisation."""
     checkpoint = load_checkpoint(path)
     theirs, facts = checkpoint["config"]["network"], checkpoint["facts"]
     network = replace(config.network, weights="none")
@@ -73,7 +73,7 @@ def _from_checkpoint(config: RunConfig, path: Path) -> Start:
 
 
 def find_pretrained(config: RunConfig, reporter: Sayer) -> tuple[dict[str, Tensor] | None, str]:
-    """Weights for `pretrained_part`, or None, and where the first weights come from.
+    """Return weights for `pretrained_part` or None, and a description of where the initial weights come from.
 
     A multi-task network has its backbone pretrained, DenseDepth its encoder, the other single-task networks nothing.
     """
@@ -99,7 +99,7 @@ def find_pretrained(config: RunConfig, reporter: Sayer) -> tuple[dict[str, Tenso
 
 
 def pretrained_part(network: MultiTaskNet) -> nn.Module:
-    """The module that `find_pretrained` finds weights for."""
+    """Return the module that the weights of `find_pretrained` are for."""
     shared = dict(network.shared.named_children())
     return shared["backbone"] if "backbone" in shared else network.heads["depth"].get_submodule("encoder")
 

@@ -42,7 +42,7 @@ def train(run: Run, reporter: Reporter, listener: Listener | None = None) -> Non
 
 
 def train_epoch(run: Run, reporter: Reporter) -> None:
-    """What is left of the epoch under way, in its order."""
+    """Train on the rest of the current epoch, in its order."""
     config, progress = run.config, run.progress
     items = epoch_items(config, run.samples, progress.epoch)
     micro_batches = remaining(plan_epoch(config, items, progress.counters), progress.items)

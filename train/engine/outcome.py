@@ -98,7 +98,7 @@ def network_cost(objective: Objective, size_px: int) -> dict[str, Any]:
 
 
 def notes(config: RunConfig) -> list[str]:
-    """What a reader of the metrics must know."""
+    """Return notes that a reader of the metrics must know."""
     focus = config.loss.variance_focus
     if "depth" in config.tasks and focus >= 1:
         return [

@@ -1,4 +1,4 @@
-"""What made a result: versions, and the commit of the code where it is a git checkout."""
+"""Provenance of a result: library versions, and the commit of the code where it is a git checkout."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def commit_of(file: Path) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says, None where it fails."""
+    """Return git's output, None where it fails."""
     try:
         result = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=_PATIENCE_S, check=False

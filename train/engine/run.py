@@ -48,7 +48,7 @@ class Reporter(Protocol):
         """A line to keep."""
 
     def progress(self, what: str, done: int, total: int, facts: Callable[[], str]) -> None:
-        """How far `what` is; called for every step, `facts` only where it is shown."""
+        """Show the progress of `what`; called for every step, `facts` only when it is shown."""
 
 
 class Listener(Protocol):
@@ -66,7 +66,7 @@ class Listener(Protocol):
 
 @dataclass
 class Progress:
-    """How far a run is, and what it has cost; saved with every checkpoint."""
+    """The progress and the cost of a run; saved with every checkpoint."""
 
     epoch: int = 0  # epochs finished, validation included
     items: int = 0  # labels trained on in the epoch that is under way
@@ -105,7 +105,7 @@ class Run:
 
     @property
     def counts(self) -> dict[str, Any]:
-        """What the weights have cost so far: regimes differ in it, so no result stands without it."""
+        """The cost of the weights so far; regimes differ in it, so every result states it."""
         return {
             "epochs": self.progress.epoch,
             "updates": self.steps.updates,  # optimizer steps per part
@@ -305,7 +305,7 @@ def trained_tasks(config: RunConfig, samples: Sequence[SampleRef], reporter: Rep
 
 
 def run_baselines(run: Run, reporter: Reporter) -> Baselines:
-    """From the run folder, or computed and kept there. Constants come from the whole train split."""
+    """Return the baselines from the run folder, or compute and keep them. Constants come from the whole train split."""
     if not run.val.samples:
         return {}
     path = run.folder / BASELINES_FILE

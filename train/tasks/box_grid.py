@@ -28,7 +28,7 @@ def class_values(grid: Tensor) -> Tensor:
 
 
 def best_overlaps(grid: Tensor, true_boxes: Tensor) -> Tensor:
-    """Of k true boxes (k, 4): the best IoU of each among the k predictions of highest objectness, (k,).
+    """Return (k,): for each of k true boxes (k, 4) the best IoU among the k predictions of highest objectness.
 
     Source: the thesis's published box metric. Of equal objectness, the first in grid order is taken.
     """

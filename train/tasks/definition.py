@@ -24,7 +24,7 @@ Scores = dict[str, float | None]  # metric -> value; None where there was nothin
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What outputs and labels of a network mean: its image size, scales, class names, and loss weights."""
+    """The meaning of a network's outputs and labels: image size, scales, class names, and loss weights."""
 
     size_px: int  # the side of the network's images
     max_m: float  # metres at a depth output of 1
@@ -46,7 +46,7 @@ class TrainingDefaults:
 
 @dataclass(frozen=True)
 class Words:
-    """What the model card and the report say about a task."""
+    """The texts about a task in the model card and the report."""
 
     predicts: str  # the prediction for one image, as a noun phrase
     limits: str  # whole sentences about what the predictions are not good for
@@ -67,7 +67,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """How a task's results are divided: by what, what is counted, and which metrics each part has."""
+    """The division of a task's results: the criterion, the unit that is counted, and the metrics of each part."""
 
     by: str
     counted: str
@@ -126,7 +126,7 @@ class Output:
 
 @dataclass(frozen=True)
 class StoredLabel:
-    """How the member of a label is stored in a set of shards."""
+    """Shape, dtype and unit of a label's member in a set of shards."""
 
     shape: tuple[int, ...]
     dtype: type[np.generic]
