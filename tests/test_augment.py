@@ -150,6 +150,6 @@ def test_it_is_the_same_whoever_reads_and_from_where(tiny: ShardSet):
 
 @pytest.mark.parametrize("given", [{"mirror": 1.5}, {"contrast": -0.1}])
 def test_shares_beyond_0_and_1_are_wrong_usage(given: dict[str, float]):
-    with pytest.raises(ConfigError, match=r"augment: (mirror|contrast) must be in 0\.\.1, got"):
+    with pytest.raises(ConfigError, match=r"augment.(mirror|contrast) must be in 0\.\.1, got"):
         build_config({"mode": "asymmetric", "augment": given})
     assert not build_config({"mode": "asymmetric"}).augment.on

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from shards.settings import build
 from train.config import BoxLossWeights
 from train.tasks.depth import depth_loss
 from train.tasks.segmentation import segmentation_loss
@@ -248,15 +249,15 @@ def test_a_small_size_has_a_bounded_gradient_that_makes_it_grow(width: float) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lambda_coord": -1.0}, "lambda_coord must be a number of at least 0, got -1.0: it weighs a squared error"),
-        ({"lambda_noobj": math.nan}, "lambda_noobj must be a number of at least 0, got nan: it weighs a squared error"),
-        ({"reduction": "mean"}, "reduction must be 'sum' or 'object mean', got 'mean': no other is defined"),
+        ({"lambda_coord": -1.0}, "box_loss.lambda_coord must be at least 0, got -1.0: it weighs a squared error"),
+        ({"lambda_noobj": math.nan}, "box_loss.lambda_noobj must be a number, got nan: it weighs a squared error"),
+        ({"reduction": "mean"}, "box_loss.reduction must be one of sum, object mean, got 'mean'"),
     ],
     ids=["negative", "not a number", "reduction"],
 )
 def test_wrong_box_weights(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        BoxLossWeights(**options)
+        build(BoxLossWeights, options, "box_loss.")
 
 
 # --- all four

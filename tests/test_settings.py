@@ -70,7 +70,7 @@ def test_a_whole_number_serves_as_a_float() -> None:
         ({"must": 1, "rates": {"x": "y"}}, "^rates.x must be a number, got 'y'$"),
         ({"must": 1, "rates": {"x": float("inf")}}, "^rates.x must be a number, got inf$"),
         ({"must": 1, "inner": {"name": "c"}}, "^inner.name must be one of a, b, got 'c'$"),
-        ({"must": 1, "inner": {"size": 3}}, r"^inner.size must be one of \(1, 2\), got 3$"),
+        ({"must": 1, "inner": {"size": 3}}, r"^inner.size must be one of 1, 2, got 3$"),
         ({"must": 1, "inner": {"count": 10}}, "^inner.count must be in 1..9, got 10: ten do not fit$"),
         ({"must": 1, "inner": {"count": "x"}}, "^inner.count must be a whole number, got 'x': ten do not fit$"),
         ({"must": 1, "inner": {"share": 0}}, "^inner.share must be above 0 and below 256, got 0$"),
