@@ -110,9 +110,15 @@ def _range(info: inspect.IntType | inspect.FloatType) -> str:
 
 
 def to_tables(settings: Any) -> dict[str, Any]:
-    """A dataclass as plain values that `build` takes back; values that are None are left out."""
-    return {key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(settings).items() if value is not None}  # fmt: skip
+    """A dataclass as plain values, tuples as lists, that `build` takes back; values that are None are left out."""
+    plain: dict[str, Any] = _plain(asdict(settings))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items() if entry is not None}
+    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def to_toml(settings: Any, comments: Mapping[str, str] | None = None) -> str:
@@ -126,7 +132,7 @@ def to_toml(settings: Any, comments: Mapping[str, str] | None = None) -> str:
     for name, table in tables.items():
         if isinstance(table, dict) and table:
             comment = f"  # {comments[name]}" if comments and name in comments else ""
-            entries = (f"{_key(key)} = {toml_value(value)}" for key, value in table.items() if value is not None)
+            entries = (f"{_key(key)} = {toml_value(value)}" for key, value in table.items())
             lines += ["", f"[{_key(name)}]{comment}", *entries]
     return "\n".join(lines) + "\n"
 
