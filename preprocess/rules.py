@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from shards.schema import GRID, SLOTS, TASKS, SampleSize
+from shards.manifest import read_record
+from shards.schema import GRID, MANIFEST, PREVIOUS_MANIFEST, SLOTS, TASKS, SampleSize
 from shards.settings import build, read_toml, to_tables, to_toml, toml_value
 
 
@@ -157,6 +158,21 @@ def load_rules(name_or_file: str) -> Rules:
         return build(Rules, tables)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def rules_of_set(out: Path) -> Rules | None:
+    """The rules of the set in a folder, finished or not; None where there is none. Raises ValueError for unknown ones.
+
+    A rule that is younger than the set has its default.
+    """
+    for name in (MANIFEST, PREVIOUS_MANIFEST):
+        if (out / name).exists():
+            tables = read_record(out / name).get("rules", {})
+            try:
+                return build(Rules, tables)
+            except ValueError as error:
+                raise ValueError(f"{out / name}: {error}: give --rules") from error
+    return None
 
 
 def rules_to_toml(rules: Rules, comments: Mapping[str, str]) -> str:

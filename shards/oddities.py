@@ -118,6 +118,11 @@ def _names(checks: Mapping[str, Any]) -> str:
     return f" ({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''})" if names else ""
 
 
+def set_oddities(manifest: Mapping[str, Any]) -> list[str]:
+    """A line for each check of a set that lies beyond its bound; none for a set of the first release."""
+    return odd_lines(manifest["checks"], manifest["rules"]["checks"]) if "checks" in manifest else []
+
+
 def odd_lines(checks: Mapping[str, Any], bounds: Mapping[str, float]) -> list[str]:
     """A line for each check that lies beyond its bound; `bounds` is the rules' table `[checks]`."""
     lines = []
