@@ -28,9 +28,9 @@ _SIZE_BEHIND_DATA = 8  # a flag: what was written to a pipe has its sizes behind
 _KEYS = ("row", "col", "distance")
 _SENSOR_FUSION = "pcloud_attr."  # before the same names
 _LATE, _BEHIND, _UNEQUAL = "other_time", "behind", "unequal_distance"  # why single returns are dropped
-_WHY = {  # the same, where no return is left
+_WHY = {  # the same, where most of them are
     _LATE: "LiDAR of another time than the image",
-    _BEHIND: "every LiDAR point lies behind the camera",
+    _BEHIND: "LiDAR points behind the camera",
     _UNEQUAL: "LiDAR distances disagree with their points",
 }
 
@@ -181,7 +181,7 @@ def _convert(given: LabelInput) -> LabelMember:
     offset: Section = {}
     if returns.time_us is not None and image_us is not None and len(keep):
         offset["offset_ms"] = round(float(np.median(returns.time_us - image_us)) / 1e3, 3)
-    if len(keep) and not keep.any():
+    if dropped.total() > rule.max_dropped * len(keep) or (dropped and not keep.any()):
         raise Mismatch(_WHY[dropped.most_common(1)[0][0]], offset)
     row, col, distance_m = returns.row, returns.col, returns.distance_m
     if dropped:

@@ -54,6 +54,8 @@ class DepthRule:
     max_gap_s: Annotated[float, Meta(gt=0, description="times are compared")] = 1.0
     # m, between a return's distance and the norm of its point: A2D2's are equal to 1e-13 m, as are depth and x.
     max_disagreement_m: Annotated[float, Meta(gt=0, description="distances are compared")] = 0.1
+    # The share of a file's returns that may fail these comparisons, and are dropped; of more the file is not believed.
+    max_dropped: Annotated[float, Meta(ge=0, le=1, description="it is a share")] = 0.5
 
     def __post_init__(self) -> None:
         if self.point_px % 2 == 0 or not 1 <= self.point_px <= 31:
