@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 
 from preprocess.absent import Absent
-from preprocess.depth import read_points
+from preprocess.depth import read_returns
 from preprocess.source import Frame, find_source
 from synth.dataset import BOXES_TAR, BUS_TAR, write_dataset
 
@@ -66,7 +66,7 @@ def _has_all(frame: Frame) -> bool:
     if len(frame.files) < len(_FILES) or frame.files["segmentation"].read()[25] != _RGB:
         return False
     try:
-        return len(read_points(frame.files["depth"].read())) > 0
+        return len(read_returns(frame.files["depth"].read()).row) > 0
     except Absent:
         return False
 

@@ -19,7 +19,7 @@ from benchmarks.frames import SCENE, STAMP, deal, file_beside, image_and_label
 from preprocess.absent import Absent
 from preprocess.boxes import convert_boxes
 from preprocess.bus import bus_windows
-from preprocess.depth import convert_depth, read_points
+from preprocess.depth import agreeing, convert_depth, read_returns
 from preprocess.image import convert_image, make_pixel_maps
 from preprocess.rules import Rules
 from preprocess.segmentation import convert_segmentation, count_pixels
@@ -54,9 +54,10 @@ class Ours:
     def depth(self, path: Path) -> bytes:
         """The depth map's PNG."""
         size, rule = self.rules.image.size, self.rules.depth
-        return encode_grey_png(
-            convert_depth(*read_points(path.read_bytes()), original_hw=SIZE_HW, size=size, rule=rule)
-        )
+        found = read_returns(path.read_bytes())
+        agreeing(found, None, rule)
+        points = found.row, found.col, found.distance_m
+        return encode_grey_png(convert_depth(*points, original_hw=SIZE_HW, size=size, rule=rule))
 
     def boxes(self, path: Path) -> bytes:
         """The grid."""

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from shards.schema import MISMATCH
+
 _REASON_CHARS = 300  # a name in a damaged file may be megabytes long
 
 
 class Absent(Exception):
-    """A label is absent for a reason that A2D2 is known to have. Unlike ValueError, which says that a file is bad."""
+    """A label is absent for a reason that A2D2 is known to have. Unlike ValueError, which says that a file is bad.
+
+    `section` is what meta.json says of the label beside the reason.
+    """
+
+    def __init__(self, reason: str, section: Mapping[str, Any] | None = None) -> None:
+        super().__init__(reason)
+        self.section = {**(section or {})}
+
+
+class Mismatch(Absent):
+    """A label is absent since its file can be read but belongs to another moment, place or unit than the image."""
+
+    def __init__(self, reason: str, section: Mapping[str, Any] | None = None) -> None:
+        super().__init__(reason, {**(section or {}), MISMATCH: True})
 
 
 def reason_of(error: ValueError | OSError) -> str:

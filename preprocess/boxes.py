@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.label import LabelConverter, LabelInput, LabelMember
+from preprocess.absent import Mismatch, reason_of
+from preprocess.label import LabelConverter, LabelInput, LabelMember, Section
 from preprocess.rules import BoxesRule
 from shards.classes import BOX_ID, box_grid_shape
 from shards.codec import decode_json, encode_npy
@@ -24,24 +25,27 @@ from shards.schema import BOX_VALUES
 BoxTuple = tuple[float, float, float, float, str]  # x1, y1, x2, y2, class name
 
 
-def parse_boxes(document: Any) -> tuple[list[BoxTuple], Counter[str]]:
-    """A parsed label3D JSON -> its boxes in original pixels, and what was dropped: duplicates, unknown classes.
+def parse_boxes(document: Any) -> tuple[list[BoxTuple], Counter[str], Counter[str]]:
+    """A parsed label3D JSON -> its boxes in original pixels, what was dropped, and the unknown class names.
 
-    Raises ValueError where it is not of label3D's form.
+    Duplicates and unknown classes are dropped. Raises ValueError where it is not of label3D's form.
     """
     if not isinstance(document, Mapping):
         raise ValueError(f"label3D must be an object of boxes, got {type(document).__name__}")
     dropped: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
     boxes: dict[BoxTuple, None] = {}
     for name, entry in document.items():
         box = _parse_box(name, entry)
         if box[4] not in BOX_ID:
-            dropped["unknown_class"] += 1
+            unknown[reason_of(ValueError(box[4]))] += 1
         elif box in boxes:
             dropped["duplicate"] += 1
         else:
             boxes[box] = None
-    return list(boxes), dropped
+    if unknown:
+        dropped["unknown_class"] = sum(unknown.values())
+    return list(boxes), dropped, unknown
 
 
 def _parse_box(name: str, entry: Any) -> BoxTuple:
@@ -99,15 +103,26 @@ def grid_of_boxes(boxes: Sequence[BoxTuple], size: int, rule: BoxesRule) -> tupl
 def convert_boxes(
     document: Any, *, original_hw: tuple[int, int], size: int, rule: BoxesRule
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """A parsed label3D JSON -> the grid, and what `meta.json` says: the boxes and what was dropped."""
-    boxes, dropped = parse_boxes(document)
+    """A parsed label3D JSON -> the grid, and its section of meta.json: the boxes and what was dropped.
+
+    Raises Mismatch where every box has an unknown class: a grid without boxes would say that there are no objects.
+    """
+    boxes, dropped, unknown = parse_boxes(document)
+    if unknown and not boxes:
+        raise Mismatch("no box of a known class", {"unknown_classes": dict(sorted(unknown.items()))})
     clipped, more = clip_boxes(boxes, original_hw=original_hw, size=size, min_px=rule.min_px)
     grid, overflow = grid_of_boxes(clipped, size, rule)
-    section = {
-        "boxes": [[*(round(value, 3) for value in box[:4]), box[4]] for box in clipped],
+    section: Section = {
+        "boxes": [
+            {**{name: round(value, 3) for name, value in zip(("x1", "y1", "x2", "y2"), box[:4], strict=True)},
+             "class": box[4]}
+            for box in clipped
+        ],
         "dropped": dict(sorted((dropped + more).items())),
         "beyond_slots": overflow,
-    }
+    }  # fmt: skip
+    if unknown:
+        section["unknown_classes"] = dict(sorted(unknown.items()))
     return grid, section
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -68,12 +68,12 @@ def make_plan(source: Source, rules: Rules, *, checksum: bool = False) -> Plan:
             raise ValueError(f"{locate([source.class_list])[source.class_list]}: {error}") from error
     kept = [frame for frame in source.frames if "image" in frame.files]
     left_out = tuple(
-        LeftOut(frame.key, "frame", "no camera image", bad=False)
+        LeftOut(frame.key, "frame", _why_no_image(frame), bad=False)
         for frame in source.frames
         if "image" not in frame.files
     )
     if not kept:
-        raise ValueError(f"none of the {len(source.frames)} frames has a camera image")
+        raise ValueError(f"none of the {len(source.frames)} frames has a camera image: {left_out[0].reason}")
     cameras = sorted({frame.camera for frame in kept})
     calibrations = _calibrations(source.calibration, cameras) if rules.geometry.undistort else {}
     prints = fingerprints(rules, calibrations)
@@ -91,6 +91,10 @@ def make_plan(source: Source, rules: Rules, *, checksum: bool = False) -> Plan:
             chunk = tuple(frames[start : start + rules.shard_samples])
             shards.append(ShardPlan(shard_name(split, index), split, chunk, _recipe(chunk, prints)))
     return Plan(rules, calibrations, prints, dict(source.bus), tuple(shards), left_out)
+
+
+def _why_no_image(frame: Frame) -> str:
+    return f"image: {frame.passed_over['image']}" if "image" in frame.passed_over else "no camera image"
 
 
 def _calibrations(file: FileRef | None, cameras: list[str]) -> dict[str, Calibration]:
@@ -132,18 +136,20 @@ def _train_count(n: int, rule: SplitRule) -> int:
 
 def _sources(frame: Frame, bus: list[int] | None, labels: Sequence[str], checksum: bool) -> dict[str, str]:
     """Label -> hash of what the files that decide it are."""
-    files = {kind: _identity(file, checksum) for kind, file in frame.files.items()}
+    files: dict[str, Any] = {kind: _identity(file, checksum) for kind, file in frame.files.items()}
     if bus is not None:
         files["bus"] = bus
-    return {label: _digest([files.get(kind) for kind in files_of(label)]) for label in labels}
+    known = files | frame.passed_over
+    return {label: _digest([known.get(kind) for kind in files_of(label)]) for label in labels}
 
 
 def _identity(file: FileRef, checksum: bool) -> list[int]:
     """Numbers that change when the file does: its size, and its times or the checksum of its content."""
+    twin = [] if file.twin is None else _identity(file.twin, checksum)
     if not checksum:
-        return [file.size, *file.stamp]
+        return [file.size, *file.stamp, *twin]
     try:
-        return [file.size, zlib.crc32(file.read())]
+        return [file.size, zlib.crc32(replace(file, twin=None).read()), *twin]
     except (ValueError, OSError):
         return [file.size, -1]  # whoever converts it will say why it cannot be read
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from preprocess.absent import Absent
+from preprocess.absent import Absent, Mismatch
 from preprocess.source import Frame
 from shards.codec import decode_json
 
@@ -27,7 +27,7 @@ VALUES_BEFORE, VALUES_AFTER = 11, 10  # of a sensor-fusion window: up to the ima
 MAX_GAP_US = 1_000_000  # between its neighbours, the image among them: signals come every 10 to 50 ms
 
 _LIST = re.compile(rb"\s*\[")
-_FRAME_NAME = re.compile(rb'^"\d{14}_camera_(?P<camera>[a-z]+)_(?P<id>\d+)\.(?:json|png)"$')
+_FRAME_NAME = re.compile(rb'^"(?P<stamp>\d{14})_camera_(?P<camera>[a-z]+)_(?P<id>\d+)\.(?:json|png)"$')
 _time_us = itemgetter(0)  # of a pair of sensor fusion
 _NULL = Raw(b"null")
 _TIMES_END_US = 1 << 62  # so that differences are 64-bit numbers
@@ -43,6 +43,7 @@ class BusWindow:
     series: Mapping[str, bytes] | None = None  # signal -> `{"timestamps", "values", "unit"}` as JSON; None: no record
     bad: str = ""  # why it cannot be read
     absent: str = ""  # why there are no values for this frame, though the file can be read
+    mismatch: str = ""  # why its values are not believed
 
     def signals(self) -> dict[str, Any] | None:
         """Signal -> its series; None without a record. Raises ValueError where they cannot be read, else Absent."""
@@ -50,6 +51,8 @@ class BusWindow:
             raise ValueError(f"bus file: {self.bad}")
         if self.absent:
             raise Absent(self.absent)
+        if self.mismatch:
+            raise Mismatch(self.mismatch)
         if self.series is None:
             return None
         return {signal: decode_json(series) for signal, series in self.series.items()}
@@ -107,19 +110,30 @@ def bus_windows(
 
 
 def _from_records(data: bytes, signals: Collection[str], frames: Sequence[Frame]) -> dict[str, BusWindow]:
-    """The semantic set: a frame's record is the first of its name."""
-    keys = {(frame.camera, frame.frame_id): frame.key for frame in frames}
+    """The semantic set: a frame's record is the one with the name of its camera JSON.
+
+    A record with the stamp of another scene is not the frame's, and of two records that differ neither is believed.
+    """
+    by_name = {(frame.camera, frame.frame_id): frame for frame in frames}
     windows: dict[str, BusWindow] = {}
+    foreign: set[str] = set()
     nameless = 0
     for record in _decode(_RECORDS, data):
         match = _FRAME_NAME.match(bytes(record.frame_name))
-        key = keys.get((match["camera"].decode(), match["id"].decode())) if match else None
         nameless += match is None
-        if key is not None and key not in windows:
-            windows[key] = _window(record, signals)
+        frame = by_name.get((match["camera"].decode(), match["id"].decode())) if match else None
+        if match is None or frame is None:
+            continue
+        if match["stamp"].decode() != frame.stamp:
+            foreign.add(frame.key)
+            continue
+        window = _window(record, signals)
+        if windows.setdefault(frame.key, window) != window:
+            windows[frame.key] = BusWindow(mismatch="two bus records that differ")
     # Where a record says not whose it is, nobody can tell whether a frame without one has none.
     missing = BusWindow(bad=f"no record, and {nameless} without a frame's name") if nameless else BusWindow()
-    return {key: windows.get(key, missing) for key in keys.values()}
+    other = BusWindow(mismatch="bus record of another scene")
+    return {frame.key: windows.get(frame.key, other if frame.key in foreign else missing) for frame in frames}
 
 
 def _window(record: _Record, signals: Collection[str]) -> BusWindow:

@@ -22,6 +22,7 @@ from preprocess.source import Frame
 from shards.codec import encode_image, encode_json
 from shards.geometry import Calibration
 from shards.manifest import LeftOut
+from shards.oddities import measure_sample
 from shards.png import decode_rgb_png
 from shards.schema import META, TIMESTAMP
 
@@ -32,7 +33,7 @@ CONVERTERS: dict[str, LabelConverter] = {  # task -> how its label is made; the 
     "depth": depth.CONVERTER,
 }
 # Raised by hand whenever a converter's result changes for the same rule.
-CONVERTER_VERSIONS = {"image": 2, "steering": 2, "segmentation": 2, "boxes": 1, "depth": 2}
+CONVERTER_VERSIONS = {"image": 2, "steering": 3, "segmentation": 3, "boxes": 2, "depth": 3}
 
 
 def files_of(label: str) -> tuple[str, ...]:
@@ -65,6 +66,7 @@ class Converted:
 
     key: str
     members: dict[str, bytes] = field(default_factory=dict)
+    measures: dict[str, Any] = field(default_factory=dict)  # what the set is checked by
     absent: dict[str, str] = field(default_factory=dict)  # label -> reason
     left_out: list[LeftOut] = field(default_factory=list)
 
@@ -87,12 +89,17 @@ class Converter:
         result = Converted(frame.key, left_out=list(reused.left_out))
         try:
             original_hw = self._image(frame, reused, result)
+        except Absent as reason:
+            result.left_out = [LeftOut(frame.key, "frame", f"image: {reason}", bad=False)]
+            return result
         except (ValueError, OSError) as error:
             result.left_out = [LeftOut(frame.key, "frame", f"image: {reason_of(error)}", bad=True)]
             return result
-        timestamp_us = _timestamp_us(frame, bus, reused, result)
+        nothing_to_do = {*self.rules.labels, TIMESTAMP} <= reused.labels.keys()
+        camera_time_us = None if nothing_to_do else _camera_time_us(frame, reused, result)
+        timestamp_us = bus.timestamp_us if camera_time_us is None else camera_time_us
         maps = partial(self._pixel_maps, frame.camera, original_hw)
-        given = LabelInput(frame, bus, timestamp_us, original_hw, maps, self.rules)
+        given = LabelInput(frame, bus, camera_time_us, original_hw, maps, self.rules)
         sections = {label: _add_label(label, given, reused, result) for label in self.rules.labels}
         meta = {
             "key": frame.key,
@@ -100,11 +107,12 @@ class Converter:
             "camera": frame.camera,
             "frame_id": frame.frame_id,
             "split": split,
-            "timestamp_us": timestamp_us,
+            "timestamp_us": reused.meta["timestamp_us"] if TIMESTAMP in reused.labels else timestamp_us,
             "original_hw": original_hw,
             **sections,
         }
         result.members[META] = encode_json(meta)
+        result.measures = measure_sample(meta, self.rules.image.size**2)
         result.left_out.sort(key=lambda entry: entry.what)
         return result
 
@@ -144,7 +152,7 @@ def _add_label(label: str, given: LabelInput, reused: Reused, result: Converted)
             name, data, section = CONVERTERS[label].convert(given)
     except Absent as reason:
         result.absent[label] = str(reason)
-        return {"absent": str(reason)}
+        return {"absent": str(reason), **reason.section}
     except (ValueError, OSError) as error:
         result.drop(label, reason_of(error))
         result.absent[label] = "unreadable"
@@ -154,20 +162,21 @@ def _add_label(label: str, given: LabelInput, reused: Reused, result: Converted)
 
 
 def _reuse(label: str, reused: Reused) -> LabelMember:
-    member, section = reused.labels[label], reused.meta[label]
+    member, section = reused.labels[label], dict(reused.meta[label])
     if member is None:
-        raise Absent(section["absent"])
+        raise Absent(section.pop("absent"), section)
     return LabelMember(*member, section)
 
 
-def _timestamp_us(frame: Frame, bus: BusWindow, reused: Reused, result: Converted) -> int | None:
-    """The time of the exposure: the camera JSON's cam_tstamp, else the bus record's, else none."""
-    if TIMESTAMP in reused.labels:
-        earlier: int | None = reused.meta["timestamp_us"]
-        return earlier
-    if "camera_json" in frame.files:
-        try:
-            return read_timestamp_us(frame.files["camera_json"].read())
-        except (ValueError, OSError) as error:
+def _camera_time_us(frame: Frame, reused: Reused, result: Converted) -> int | None:
+    """The time of the exposure in the camera JSON; None where there is none that can be read, which is noted once."""
+    if "camera_json" not in frame.files:
+        return None
+    try:
+        return read_timestamp_us(frame.files["camera_json"].read())
+    except Absent:
+        return None  # two camera JSONs that differ
+    except (ValueError, OSError) as error:
+        if TIMESTAMP not in reused.labels:  # else it was noted by the build that wrote the sample
             result.drop(TIMESTAMP, f"camera JSON: {reason_of(error)}")
-    return bus.timestamp_us
+        return None

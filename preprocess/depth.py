@@ -6,7 +6,9 @@ import io
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -14,8 +16,8 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.absent import Absent
-from preprocess.label import LabelConverter, LabelInput, LabelMember
+from preprocess.absent import Absent, Mismatch
+from preprocess.label import LabelConverter, LabelInput, LabelMember, Section
 from preprocess.rules import DepthRule
 from shards.geometry import sample_from_pixel
 from shards.png import encode_grey_png
@@ -25,12 +27,30 @@ _ZIP_HEADER_BYTES, _ZIP_END_BYTES = 30, 22  # of a file, without its name; of th
 _SIZE_BEHIND_DATA = 8  # a flag: what was written to a pipe has its sizes behind the data
 _KEYS = ("row", "col", "distance")
 _SENSOR_FUSION = "pcloud_attr."  # before the same names
+_LATE, _BEHIND, _UNEQUAL = "other_time", "behind", "unequal_distance"  # why single returns are dropped
+_WHY = {  # the same, where most of them are
+    _LATE: "LiDAR of another time than the image",
+    _BEHIND: "LiDAR points behind the camera",
+    _UNEQUAL: "LiDAR distances disagree with their points",
+}
 
 Floats = NDArray[np.float64]
 
 
-def read_points(data: bytes) -> tuple[Floats, Floats, Floats]:
-    """A LiDAR npz -> row, col (undistorted pixels, centres at integers) and distance (m), each (N,) float64.
+@dataclass(frozen=True)
+class Returns:
+    """The returns of a LiDAR file, each array (N,) float64 unless it says otherwise; None where the file has none."""
+
+    row: Floats  # px of the undistorted image, centres at integers
+    col: Floats
+    distance_m: Floats
+    ahead_m: Floats | None = None  # along the camera's axis; A2D2 calls it depth
+    points_m: Floats | None = None  # (N, 3) in the camera's view frame, x ahead
+    time_us: Floats | None = None
+
+
+def read_returns(data: bytes) -> Returns:
+    """A LiDAR npz as published, semantic or sensor fusion.
 
     Sensor fusion's has other names, and returns that are marked as not valid: they are dropped. Raises Absent where
     it has no rows and columns (the first frames of some scenes), ValueError where it is damaged, pickled, of unequal
@@ -43,31 +63,32 @@ def read_points(data: bytes) -> tuple[Floats, Floats, Floats]:
     except Exception as error:  # zipfile, its decompressors and numpy's parser raise any of them at random bytes
         raise ValueError(f"damaged npz: {error}") from error
     shapes = {name: array.shape for name, array in arrays.items()}
-    if len(set(shapes.values())) > 1 or arrays["row"].ndim != 1:
+    lengths = {shape[:1] for shape in shapes.values()}
+    if len(lengths) > 1 or any(array.ndim != 1 for name, array in arrays.items() if name != "points"):
         raise ValueError(f"row, col and distance must be of equal length, got {shapes}")
+    valid = arrays.pop("valid", None)
+    if valid is not None:
+        arrays = {name: array[valid != 0] for name, array in arrays.items()}
     row, col, distance_m = (arrays[name] for name in _KEYS)
-    if "valid" in arrays:
-        valid = arrays["valid"] != 0
-        row, col, distance_m = row[valid], col[valid], distance_m[valid]
     if not (np.isfinite(row).all() and np.isfinite(col).all() and np.isfinite(distance_m).all()):
         raise ValueError("row, col and distance must be finite")
-    return row, col, distance_m
+    return Returns(row, col, distance_m, arrays.get("depth"), arrays.get("points"), arrays.get("timestamp"))
 
 
 def _unpack(data: bytes) -> dict[str, Floats]:
-    """The arrays of `_KEYS`, and of sensor fusion `valid` where it is there."""
+    """The arrays of `_KEYS`, and those for comparisons that are there; of sensor fusion `valid` too."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > _MAX_NPZ_BYTES:
             raise ValueError(f"{unpacked} bytes unpacked, more than {_MAX_NPZ_BYTES}")
-        # What no label needs is read too, for its checksum: a file with one wrong bit is not to be trusted.
+        # Arrays that no label needs are read too, for their checksum: a file with one wrong bit is not to be trusted.
         files = {name.removesuffix(".npy"): content for name, content in _contents(archive, data)}
     prefix = _SENSOR_FUSION if any(name.startswith(_SENSOR_FUSION) for name in files) else ""
     missing = [name for name in _KEYS if prefix + name not in files]
     if missing:
         raise Absent(f"npz without {', '.join(missing)}")
-    wanted = (*_KEYS, "valid") if prefix and prefix + "valid" in files else _KEYS
-    return {name: _numbers(name, files[prefix + name]) for name in wanted}
+    wanted = (*_KEYS, "depth", "timestamp", "valid") if prefix else (*_KEYS, "depth", "timestamp", "points")
+    return {name: _numbers(name, files[prefix + name]) for name in wanted if prefix + name in files}
 
 
 def _contents(archive: zipfile.ZipFile, data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -129,19 +150,54 @@ def quantise_depth(distance_m: Floats, rule: DepthRule) -> NDArray[Any]:
     return np.maximum(1, np.round(np.minimum(distance_m, rule.max_m) * scale)).astype(kind)
 
 
+def agreeing(returns: Returns, image_us: int | None, rule: DepthRule) -> tuple[NDArray[np.bool_], Counter[str]]:
+    """(N,) which returns agree with the image and with themselves; and how many do not, by reason.
+
+    Of another time than the image, behind the camera, or with a distance that is not the point's (the semantic set
+    alone: no published file of sensor fusion was at hand to check it).
+    """
+    keep = np.ones(len(returns.row), dtype=bool)
+    wrong: dict[str, NDArray[np.bool_]] = {}
+    if returns.time_us is not None and image_us is not None:
+        wrong[_LATE] = ~(abs(returns.time_us - image_us) <= 1e6 * rule.max_gap_s)
+    if returns.ahead_m is not None:
+        wrong[_BEHIND] = ~(returns.ahead_m > 0)
+    points_m = returns.points_m
+    if points_m is not None and points_m.ndim == 2 and points_m.shape[1] == 3:
+        norm_m = np.sqrt(np.einsum("ij,ij->i", points_m, points_m))
+        wrong[_UNEQUAL] = ~(abs(returns.distance_m - norm_m) <= rule.max_disagreement_m)
+    dropped: Counter[str] = Counter()
+    for reason, mask in wrong.items():
+        if mask.any():
+            dropped[reason] = int(np.count_nonzero(mask & keep))
+            keep &= ~mask
+    return keep, dropped
+
+
 def _convert(given: LabelInput) -> LabelMember:
-    row, col, distance_m = read_points(given.read("depth"))
-    rule, size = given.rules.depth, given.rules.image.size
+    returns = read_returns(given.read("depth"))
+    rule, size, image_us = given.rules.depth, given.rules.image.size, given.camera_time_us
+    keep, dropped = agreeing(returns, image_us, rule)
+    offset: Section = {}
+    if returns.time_us is not None and image_us is not None and len(keep):
+        offset["offset_ms"] = round(float(np.median(returns.time_us - image_us)) / 1e3, 3)
+    if dropped.total() > rule.max_dropped * len(keep) or (dropped and not keep.any()):
+        raise Mismatch(_WHY[dropped.most_common(1)[0][0]], offset)
+    row, col, distance_m = returns.row, returns.col, returns.distance_m
+    if dropped:
+        row, col, distance_m = row[keep], col[keep], distance_m[keep]
     levels = convert_depth(row, col, distance_m, original_hw=given.original_hw, size=size, rule=rule)
     pixels = int(np.count_nonzero(levels))
     if not pixels:
         raise Absent("no point inside the image")
     section = {
-        "points": len(row),
+        "points": len(keep),
         "pixels": pixels,
         "beyond_max_m": int(np.count_nonzero(distance_m > rule.max_m)),
+        "dropped": dict(sorted(dropped.items())),
+        **offset,
     }
     return LabelMember("depth.png", encode_grey_png(levels), section)
 
 
-CONVERTER = LabelConverter(_convert, files=("image", "depth"))
+CONVERTER = LabelConverter(_convert, files=("image", "camera_json", "depth"))

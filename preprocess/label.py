@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from preprocess.absent import Absent
+from preprocess.absent import Absent, Mismatch
 from preprocess.bus import BusWindow
 from preprocess.image import PixelMaps
 from preprocess.rules import Rules
@@ -29,13 +29,15 @@ class LabelInput:
 
     frame: Frame
     bus: BusWindow  # the frame's share of its scene's bus file
-    timestamp_us: int | None  # the time of the exposure; None where no file gives it
+    camera_time_us: int | None  # the time of the exposure in the camera JSON; None without one
     original_hw: tuple[int, int]  # height and width of the stored image, px
     pixel_maps: Callable[[], PixelMaps]  # of the frame's camera; made on the first call in a process
     rules: Rules
 
     def read(self, kind: str) -> bytes:
         """The bytes of one of the frame's files. Raises Absent where the frame has none of this kind."""
+        if kind in self.frame.passed_over:
+            raise Mismatch(self.frame.passed_over[kind])
         if kind not in self.frame.files:
             raise Absent("no file")
         return self.frame.files[kind].read()

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from shards.schema import GRID, SLOTS, TASKS, SampleSize
+from shards.manifest import read_record
+from shards.schema import GRID, MANIFEST, PREVIOUS_MANIFEST, SLOTS, TASKS, SampleSize
 from shards.settings import build, read_toml, to_tables, to_toml, toml_value
 
 
@@ -35,6 +36,9 @@ class SegmentationRule:
     """`segmentation.png` or `segmentation.npy`, uint8 class ids either way."""
 
     encoding: Literal["png", "npy"] = "png"  # both are lossless
+    # The share of a label's pixels that may have a colour that A2D2 does not list. A2D2 lists all but strays; a label
+    # with red and blue exchanged has 79 % of them, and its other pixels have wrong classes.
+    max_unknown: Annotated[float, Meta(ge=0, le=1, description="it is a share")] = 0.5
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,13 @@ class DepthRule:
     max_m: Annotated[float, Meta(gt=0, lt=256, description="16 bits hold 256 d")] = 123.0
     point_px: int = 3  # px of the sample, the side of a point's square; odd, so that it has a centre
     bits: Annotated[Literal[8, 16], Meta(description="a grey PNG has these")] = 8  # 255 d / max_m; 16: 256 d
+
+    # s, between the image and a return. A scan of A2D2 takes 0.1 s, and is matched to the image.
+    max_gap_s: Annotated[float, Meta(gt=0, description="times are compared")] = 1.0
+    # m, between a return's distance and the norm of its point: A2D2's are equal to 1e-13 m, as are depth and x.
+    max_disagreement_m: Annotated[float, Meta(gt=0, description="distances are compared")] = 0.1
+    # The share of a file's returns that may fail these comparisons, and are dropped; of more the file is not believed.
+    max_dropped: Annotated[float, Meta(ge=0, le=1, description="it is a share")] = 0.5
 
     def __post_init__(self) -> None:
         if self.point_px % 2 == 0 or not 1 <= self.point_px <= 31:
@@ -68,6 +79,11 @@ class SteeringRule:
     """`steering.json` from the vehicle bus."""
 
     signal: str = "steering_angle_calculated"  # magnitude in degrees of the wheel; its sign is `<signal>_sign`
+    # Spellings of degrees, the first of them A2D2's; a signal without a unit is taken too.
+    units: tuple[str, ...] = ("Unit_DegreOfArc", "Unit_DegreeOfArc", "deg", "degree", "degrees", "°")
+    # s, between neighbouring values, between a value and its sign, and between the image and the window and its record.
+    # Signals come every 10 to 50 ms, and a window of 21 of them spans the image.
+    max_gap_s: Annotated[float, Meta(gt=0, description="times are compared")] = 1.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,25 @@ class SplitRule:
     # tail: the end of each (scene, camera), as in the thesis; scene: whole scenes, the last ones
     by: Literal["tail", "scene"] = "tail"
     val_fraction: Annotated[float, Meta(ge=0, le=1, description="it is a share")] = 0.2  # of the frames, or the scenes
+
+
+_Share = Annotated[float, Meta(ge=0, le=1, description="it is a share")]
+
+
+@dataclass(frozen=True)
+class ChecksRule:
+    """The bounds beyond which a whole set is odd, and `a2d2-prep shard` ends with 1; they decide no label."""
+
+    # s, the median over the set from the image to its bus window or LiDAR scan. A window spans the image, and a scan of
+    # 0.1 s is matched to it: a constant offset of more is another frame's file.
+    max_offset_s: Annotated[float, Meta(gt=0, description="times are compared")] = 0.2
+    max_unknown_colour: _Share = 0.05  # of label pixels; A2D2 has strays alone, other colours mean another data set
+    max_unknown_class: _Share = 0.1  # of boxes; A2D2's 14 classes are all known
+    max_clipped: _Share = 0.5  # of LiDAR returns; A2D2's sensors reach 100 m: all beyond max_m means another unit
+    max_dropped_returns: _Share = 0.1  # of LiDAR returns; none of A2D2's, as far as known
+    max_repeated_windows: _Share = 0.1  # of steering windows; frames of a camera are further apart than bus values
+    max_far_from_date: _Share = 0.1  # of images; A2D2's times are microseconds since 1970, its names are local time
+    max_mismatches: _Share = 0.1  # of a label's files; single ones may be odd, more mean that something is mixed up
 
 
 @dataclass(frozen=True)
@@ -92,6 +127,7 @@ class Rules:
     boxes: BoxesRule = field(default_factory=BoxesRule)
     steering: SteeringRule = field(default_factory=SteeringRule)
     split: SplitRule = field(default_factory=SplitRule)
+    checks: ChecksRule = field(default_factory=ChecksRule)
 
     def __post_init__(self) -> None:
         if not set(self.labels) <= set(TASKS) or len(set(self.labels)) != len(self.labels):
@@ -124,6 +160,21 @@ def load_rules(name_or_file: str) -> Rules:
         return build(Rules, tables)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def rules_of_set(out: Path) -> Rules | None:
+    """The rules of the set in a folder, finished or not; None where there is none. Raises ValueError for unknown ones.
+
+    A rule that is younger than the set has its default.
+    """
+    for name in (MANIFEST, PREVIOUS_MANIFEST):
+        if (out / name).exists():
+            tables = read_record(out / name).get("rules", {})
+            try:
+                return build(Rules, tables)
+            except ValueError as error:
+                raise ValueError(f"{out / name}: {error}: give --rules") from error
+    return None
 
 
 def rules_to_toml(rules: Rules, comments: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocess.absent import Mismatch
 from preprocess.image import PixelMaps
 from preprocess.label import LabelConverter, LabelInput, LabelMember
 from shards.classes import CLASS_LIST, IGNORE_INDEX, SEGMENTATION_ID, class_of_entry, rgb_of_hex
@@ -72,9 +73,13 @@ def _convert(given: LabelInput) -> LabelMember:
     if stored.shape[:2] != (maps.height_px, maps.width_px):
         raise ValueError(f"label must have the image's size, got {stored.shape[1]}x{stored.shape[0]}")
     classes = convert_segmentation(stored, maps)
-    encoding = given.rules.segmentation.encoding
+    section = count_pixels(classes, maps)
+    seen = classes.size - section["outside"]
+    encoding, most = given.rules.segmentation.encoding, given.rules.segmentation.max_unknown
+    if section["unknown_colour"] > most * seen:
+        raise Mismatch("colours that A2D2 does not list", {"unknown_colour": section["unknown_colour"]})
     data = encode_npy(classes) if encoding == "npy" else encode_grey_png(classes)
-    return LabelMember(f"segmentation.{encoding}", data, count_pixels(classes, maps))
+    return LabelMember(f"segmentation.{encoding}", data, section)
 
 
 CONVERTER = LabelConverter(_convert, files=("image", "segmentation"))  # the image's size decides the pixel maps

@@ -121,4 +121,4 @@ class ShardMaker:
 
 def _add(writer: ShardWriter, converted: Converted, sources: dict[str, str]) -> Sample:
     places = {name: Member(*writer.add(f"{converted.key}.{name}", data)) for name, data in converted.members.items()}
-    return Sample(converted.key, places, sources)
+    return Sample(converted.key, places, sources, converted.measures)

@@ -12,19 +12,20 @@ import os
 import posixpath
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISREG
 
+from preprocess.absent import Mismatch
 from preprocess.tarindex import CutTar, TarMember, scan_tar
 from shards.geometry import CAMERAS
 from shards.schema import TIMESTAMP, sample_key
 
 _FRAME_FILE = re.compile(
     r"(?:^|/)(?P<scene>\d{8}_\d{6})/(?P<kind>camera|lidar|label3D|label)/cam_(?P<folder>[a-z_]+)/"
-    r"\d{14}_(?P=kind)_(?P<camera>[a-z]+)_(?P<id>\d+)\.(?P<suffix>png|npz|json)$"
+    r"(?P<stamp>\d{14})_(?P=kind)_(?P<camera>[a-z]+)_(?P<id>\d+)\.(?P<suffix>png|npz|json)$"
 )
-_BUS_FILE = re.compile(r"(?:^|/)(?P<scene>\d{8}_\d{6})/bus/\d{14}_bus_signals\.json$")
+_BUS_FILE = re.compile(r"(?:^|/)(?P<scene>\d{8}_\d{6})/bus/(?P<stamp>\d{14})_bus_signals\.json$")
 _KINDS = {  # (folder, suffix) -> what it is to a frame
     ("camera", "png"): "image",
     ("camera", "json"): "camera_json",
@@ -44,9 +45,19 @@ class FileRef:
     size: int
     stamp: tuple[int, ...]  # mtimes: of the member (s), of the file that holds it (ns)
     problem: str = ""  # why the bytes cannot be had
+    twin: FileRef | None = None  # the same file of another tar or folder, of the same size
 
     def read(self) -> bytes:
-        """The bytes. Raises ValueError where they are not there, OSError where the file cannot be opened."""
+        """The bytes. Raises ValueError where they are not there, OSError where the file cannot be opened.
+
+        Raises Mismatch where the twin has other bytes: nobody can tell which of the two is right.
+        """
+        data = self._read()
+        if self.twin is not None and self.twin._read() != data:
+            raise Mismatch("found twice, with one size and other content")
+        return data
+
+    def _read(self) -> bytes:
         if self.problem:
             raise ValueError(self.problem)
         descriptor = os.open(self.path, os.O_RDONLY)
@@ -68,6 +79,7 @@ class Frame:
     frame_id: str  # 000006882
     stamp: str  # 20180807145028
     files: dict[str, FileRef] = field(default_factory=dict)  # image, camera_json, segmentation, depth, boxes
+    passed_over: dict[str, str] = field(default_factory=dict)  # kind of a file that is not used -> why
 
     @property
     def key(self) -> str:
@@ -88,6 +100,24 @@ class Source:
     notes: list[str] = field(default_factory=list)  # what was passed over, for people
 
 
+@dataclass
+class _OddFiles:
+    """Files that do not count, for the notes."""
+
+    differing: list[tuple[FileRef, FileRef]] = field(default_factory=list)  # the file that counts, and the other
+    foreign: list[FileRef] = field(default_factory=list)  # with the stamp of another scene
+
+    def notes(self) -> Iterator[str]:
+        """A line about each kind, with an example."""
+        if self.differing:
+            places = locate(self.differing[0])
+            first, second = (places[file] for file in self.differing[0])
+            yield f"files found twice with other sizes: {len(self.differing)}; {first} counts, not {second}"
+        if self.foreign:
+            place = locate(self.foreign[:1])[self.foreign[0]]
+            yield f"files whose name has the stamp of another scene, not used: {len(self.foreign)}; first {place}"
+
+
 def find_source(root: Path, *, cameras: Collection[str], skip: Path, allow_cut_tars: bool = False) -> Source:
     """Index tars and folders under `root`, but for the folder `skip` (the output may lie inside).
 
@@ -99,22 +129,20 @@ def find_source(root: Path, *, cameras: Collection[str], skip: Path, allow_cut_t
         raise ValueError(f"the output folder must not be the source's, got {skip} for both: shards would mix with it")
     frames: dict[tuple[str, str, str], Frame] = {}
     found = Source([], {}, None, None, 0, 0)
-    differing: list[tuple[FileRef, FileRef]] = []
+    odd = _OddFiles()
     for name, ref in _files(root, skip, allow_cut_tars, found):
         if match := _FRAME_FILE.search(name):
-            other = _add_frame_file(frames, match, ref, cameras)
-            if other is not None and other.size != ref.size:
-                differing.append((other, ref))
+            _add_frame_file(frames, match, ref, cameras, odd)
         elif match := _BUS_FILE.search(name):
-            found.bus.setdefault(match["scene"], ref)
+            if _has_own_stamp(match):
+                found.bus[match["scene"]] = _with_twin(found.bus.get(match["scene"]), ref)
+            else:
+                odd.foreign.append(ref)
         elif posixpath.basename(name) == "cams_lidars.json":
             found.calibration = found.calibration or ref
         elif posixpath.basename(name) == "class_list.json":
             found.class_list = found.class_list or ref
-    if differing:
-        places = locate(differing[0])
-        first, second = (places[file] for file in differing[0])
-        found.notes.append(f"files found twice with other sizes: {len(differing)}; {first} counts, not {second}")
+    found.notes += odd.notes()
     found.frames = [frames[place] for place in sorted(frames)]
     if not found.frames:
         raise ValueError(
@@ -194,19 +222,44 @@ def _refuse(error: OSError) -> None:
 
 
 def _add_frame_file(
-    frames: dict[tuple[str, str, str], Frame], match: re.Match[str], ref: FileRef, cameras: Collection[str]
-) -> FileRef | None:
-    """Add a file to its frame; returns the earlier file of the same kind, which stays, where there was one."""
-    scene, kind, folder, camera, frame_id, suffix = match.groups()
+    frames: dict[tuple[str, str, str], Frame],
+    match: re.Match[str],
+    ref: FileRef,
+    cameras: Collection[str],
+    odd: _OddFiles,
+) -> None:
+    scene, kind, folder, _, camera, frame_id, suffix = match.groups()
     what = _KINDS.get((kind, suffix))
     if what is None or camera not in cameras or CAMERAS.get(camera) != folder:
-        return None
+        return
     place = (scene, camera, frame_id)
     frame = frames.get(place)
     if frame is None:
         frame = frames[place] = Frame(*place, stamp=scene.replace("_", ""))
-    kept = frame.files.setdefault(what, ref)
-    return None if kept is ref else kept
+    if not _has_own_stamp(match):
+        odd.foreign.append(ref)
+        if what not in frame.files:
+            frame.passed_over[what] = "its name has the stamp of another scene"
+        return
+    frame.passed_over.pop(what, None)
+    first = frame.files.get(what)
+    frame.files[what] = _with_twin(first, ref)
+    if first is not None and first.size != ref.size:
+        odd.differing.append((first, ref))
+
+
+def _has_own_stamp(match: re.Match[str]) -> bool:
+    """Whether the stamp in a file's name is that of its scene's folder."""
+    return match["stamp"] == match["scene"].replace("_", "")
+
+
+def _with_twin(first: FileRef | None, ref: FileRef) -> FileRef:
+    """The file that counts of two; a later one of the same size in another place is compared when it is read."""
+    if first is None:
+        return ref
+    if first.twin is not None or first.size != ref.size or first.path == ref.path:
+        return first
+    return replace(first, twin=ref)
 
 
 def file_of(what: str, frame: Frame, bus: Mapping[str, FileRef]) -> FileRef:

@@ -9,13 +9,31 @@ from typing import Any
 
 from preprocess.build import Work
 from preprocess.build_plan import Plan
-from preprocess.rules import change_lines, rule_changes, rules_to_tables
+from preprocess.rules import ImageRule, Rules, change_lines, rule_changes, rules_to_tables
 from preprocess.source import FileRef, file_of, locate
 from shards.manifest import read_record
 from shards.schema import LABELS, MANIFEST, PREVIOUS_MANIFEST, SPLITS, TASKS
 from shards.summary import Summary, steering_histogram
 
 _LISTED = 10  # bad files named in the closing lines; the manifest names all frames that they spoil
+
+
+def rules_line(given: Rules | None, rules: Rules, out: Path) -> str:
+    """Which rules a build follows: those given, those of the set in `out`, or the defaults."""
+    if given is not None:
+        return "rules: as --rules says"
+    changes = rule_changes(rules_to_tables(Rules()), rules_to_tables(rules))
+    if not changes:
+        return "rules: the defaults"
+    return f"rules: those of {out}, with {', '.join(change_lines(changes))}; --rules default asks for the defaults"
+
+
+def next_line(rules: Rules, out: Path) -> str:
+    """The command that trains on a set; samples below 1024 px suit a small network, which a CPU can train."""
+    command = f"next: amtl-train --mode asymmetric --shards {out}"
+    if rules.image.size == ImageRule.size:
+        return f"{command} (the default network needs a GPU)"
+    return f"{command} --backbone resnet18 --width 0.25 (a small network; leave the last two options out on a GPU)"
 
 
 def work_lines(plan: Plan, work: Work, out: Path) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from preprocess.absent import reason_of
+from preprocess.absent import Absent, Mismatch, reason_of
 from preprocess.bus import BusWindow, bus_windows, read_timestamp_us
 from preprocess.source import FileRef, Frame
 
@@ -34,6 +34,8 @@ class BusWindows:
             return {frame.key: NO_BUS_WINDOW for frame in frames}
         try:
             return bus_windows(file.read(), self._signals, frames, _timestamp_us)
+        except Mismatch as reason:
+            return {frame.key: BusWindow(mismatch=str(reason)) for frame in frames}
         except (ValueError, OSError) as error:
             return {frame.key: BusWindow(bad=reason_of(error)) for frame in frames}
 
@@ -42,5 +44,5 @@ def _timestamp_us(frame: Frame) -> int | None:
     """The exposure's time; None where there is none that can be read, which the conversion of the frame notes."""
     try:
         return read_timestamp_us(frame.files["camera_json"].read())
-    except (KeyError, ValueError, OSError):
+    except (Absent, KeyError, ValueError, OSError):
         return None

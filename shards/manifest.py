@@ -6,8 +6,8 @@ A set without a manifest is not finished, and readers refuse it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from shards.oddities import measure_set
 from shards.schema import FORMAT_VERSION, LABEL_OF_MEMBER, MANIFEST, SPLITS, index_name
 from shards.writer import write_whole
 
@@ -40,6 +41,7 @@ class Sample:
     key: str
     members: dict[str, Member]
     sources: dict[str, str]  # label -> hash of the source files' sizes and times: as it was when last converted
+    measures: dict[str, Any] = field(default_factory=dict)  # see shards/oddities.py; the first release had none
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -97,6 +99,7 @@ class ShardIndex:
                     entry["key"],
                     {name: Member(**member) for name, member in entry["members"].items()},
                     entry["sources"],
+                    entry.get("measures", {}),
                 )
                 for entry in document["samples"]
             )
@@ -152,9 +155,15 @@ def build_manifest(
         "fingerprints": fingerprints,
         "totals": {split: _totals([shard for shard in shards if shard["split"] == split]) for split in SPLITS},
         "shards": shards,
+        "checks": measure_set(_measured(indexes)),
         "absent": _sum_absent(indexes),
         "left_out": [asdict(entry) for entry in sorted(dropped, key=lambda entry: (entry.key, entry.what))],
     }
+
+
+def _measured(indexes: list[ShardIndex]) -> Iterator[tuple[str, dict[str, Any], dict[str, int]]]:
+    for sample in (sample for index in indexes for sample in index.samples):
+        yield sample.key, sample.measures, {label: sample.members[name].crc32 for label, name in sample.labels.items()}
 
 
 def _sum_absent(indexes: list[ShardIndex]) -> dict[str, dict[str, int]]:

@@ -24,6 +24,9 @@ MEMBERS: dict[str, tuple[str, ...]] = {  # label -> the member names it may have
 }
 META = "meta.json"
 TIMESTAMP = "timestamp"  # not a label, but a part of meta.json with source files of its own
+MISMATCH = (
+    "mismatch"  # key in a section of meta.json: the label failed a comparison with the image's time, place or unit
+)
 LABEL_OF_MEMBER = {member: label for label, members in MEMBERS.items() for member in members}
 
 MANIFEST = "manifest.json"

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect
@@ -78,8 +78,9 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         if isinstance(info, inspect.Metadata):
             reason = (info.extra_json_schema or {}).get("description", "")
             info = info.type
-        choices = get_args(hint) if get_origin(hint) is Literal else ()  # in their own order
-        rule = f"one of {', '.join(map(str, choices))}" if choices else _rule(info, value)
+        plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        choices = get_args(plain) if get_origin(plain) is Literal else ()  # in their own order, which info has not
+        rule = _one_of(choices) if choices else _rule(info, value)
         raise ValueError(f"{name} must be {rule}, got {value!r}{reason and f': {reason}'}") from error
 
 
@@ -87,7 +88,7 @@ def _rule(info: inspect.Type, value: Any) -> str:
     """The values that a type allows, in words; the range of a number only where the value is a number."""
     match info:
         case inspect.LiteralType(values):
-            return f"one of {values if isinstance(values[0], int) else ', '.join(map(str, values))}"
+            return _one_of(values)
         case inspect.BoolType():
             return "true or false"
         case inspect.IntType() | inspect.FloatType():
@@ -102,6 +103,10 @@ def _rule(info: inspect.Type, value: Any) -> str:
             return "a text"
 
 
+def _one_of(choices: tuple[Any, ...]) -> str:
+    return f"one of {choices if isinstance(choices[0], int) else ', '.join(map(str, choices))}"
+
+
 def _range(info: inspect.IntType | inspect.FloatType) -> str:
     if info.ge is not None and info.le is not None:
         return f"in {info.ge:g}..{info.le:.16g}"
@@ -110,9 +115,15 @@ def _range(info: inspect.IntType | inspect.FloatType) -> str:
 
 
 def to_tables(settings: Any) -> dict[str, Any]:
-    """A dataclass as plain values that `build` takes back; values that are None are left out."""
-    return {key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(settings).items() if value is not None}  # fmt: skip
+    """A dataclass as plain values, tuples as lists, that `build` takes back; values that are None are left out."""
+    plain: dict[str, Any] = _plain(asdict(settings))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items() if entry is not None}
+    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def to_toml(settings: Any, comments: Mapping[str, str] | None = None) -> str:
@@ -126,7 +137,7 @@ def to_toml(settings: Any, comments: Mapping[str, str] | None = None) -> str:
     for name, table in tables.items():
         if isinstance(table, dict) and table:
             comment = f"  # {comments[name]}" if comments and name in comments else ""
-            entries = (f"{_key(key)} = {toml_value(value)}" for key, value in table.items() if value is not None)
+            entries = (f"{_key(key)} = {toml_value(value)}" for key, value in table.items())
             lines += ["", f"[{_key(name)}]{comment}", *entries]
     return "\n".join(lines) + "\n"
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shards.classes import BOX_ID
 from shards.draw import Box, Picture, class_legend, outline_boxes, overlay_classes, panel, titled
-from shards.reader import SampleRef, ShardSet
+from shards.reader import SampleRef, ShardSet, listed_boxes
 from shards.schema import LABELS
 
 _THUMBNAIL_PX = 320
@@ -23,7 +23,7 @@ def sample_boxes(shard_set: ShardSet, ref: SampleRef) -> list[Box] | None:
     """The boxes of a sample, those beyond the tenth of a cell too; None where it has no box label."""
     if "boxes" not in ref.labels:
         return None
-    boxes = shard_set.meta(ref)["boxes"]["boxes"]
+    boxes = listed_boxes(shard_set.meta(ref)["boxes"])
     return [Box(x1, y1, x2, y2, BOX_ID[name], name) for x1, y1, x2, y2, name in boxes]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from shards.classes import SEGMENTATION_CLASSES
 from shards.codec import decode_json
-from shards.reader import SampleRef, ShardSet
+from shards.reader import SampleRef, ShardSet, listed_boxes
 from shards.schema import SPLITS, STEERING_STEPS
 
 Meta = Mapping[str, Any]  # a sample's meta.json
@@ -85,7 +85,7 @@ def _add_segmentation(summary: Summary, _: SampleRef, meta: Meta, __: ShardSet) 
 
 
 def _add_boxes(summary: Summary, _: SampleRef, meta: Meta, shard_set: ShardSet) -> None:
-    boxes = meta["boxes"]["boxes"]
+    boxes = listed_boxes(meta["boxes"])
     summary.boxes.update(box[4] for box in boxes)
     summary.boxes_dropped.update(meta["boxes"]["dropped"])
     cell_px = shard_set.size_px / shard_set.rules["boxes"]["grid"]

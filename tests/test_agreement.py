@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shards.classes import SEGMENTATION_ID
-from shards.reader import SampleRef, ShardSet
+from shards.reader import SampleRef, ShardSet, listed_boxes
 
 CLASSES_OF_BOX = {  # a box class -> what its pixels are called in the class map
     "Car": {"Car"},
@@ -43,7 +43,7 @@ def test_class_pixels_fill_their_boxes_and_end_where_they_end(full: ShardSet) ->
     sides, exact, at_the_edge = 0, 0, 0
     for ref in samples(full, "segmentation", "boxes"):
         classes = full.load(ref, ["segmentation"])["segmentation"]
-        boxes = full.meta(ref)["boxes"]["boxes"]
+        boxes = listed_boxes(full.meta(ref)["boxes"])
         for place, (x1, y1, x2, y2, name) in enumerate(boxes):
             others = [box for other, box in enumerate(boxes) if other != place]
             if any(x1 - 9 < ox2 and ox1 < x2 + 9 and y1 - 9 < oy2 and oy1 < y2 + 9 for ox1, oy1, ox2, oy2, _ in others):

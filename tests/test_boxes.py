@@ -27,7 +27,7 @@ def test_one_box_by_hand() -> None:
     assert [tuple(at) for at in np.argwhere(grid[..., 0])] == [(6, 3, 0)]  # row 6, column 3
     np.testing.assert_allclose(grid[6, 3, 0, :5], [1, 0, 0, 0.25, 0.5])
     assert np.flatnonzero(grid[6, 3, 0, 5:]).tolist() == [2]
-    assert section["boxes"] == [[256, 512, 512, 1024, "Truck"]]
+    assert section["boxes"] == [{"x1": 256, "y1": 512, "x2": 512, "y2": 1024, "class": "Truck"}]
 
 
 def test_rows_are_rows() -> None:
@@ -66,7 +66,7 @@ def test_slots_are_filled_largest_first_and_what_is_too_many_is_counted() -> Non
 
 
 def test_duplicates_are_dropped_but_not_two_classes_at_one_place() -> None:
-    boxes, dropped = parse_boxes(label3d(([0, 0, 9, 9], "Car"), ([0, 0, 9, 9], "Car"), ([0, 0, 9, 9], "Bus")))
+    boxes, dropped, _ = parse_boxes(label3d(([0, 0, 9, 9], "Car"), ([0, 0, 9, 9], "Car"), ([0, 0, 9, 9], "Bus")))
     assert [box[4] for box in boxes] == ["Car", "Bus"]
     assert dict(dropped) == {"duplicate": 1}
 
@@ -80,9 +80,10 @@ def test_no_boxes_is_a_label_of_zeros() -> None:
 
 
 def test_spaces_in_class_names_are_stripped_and_unknown_ones_counted() -> None:
-    boxes, dropped = parse_boxes(label3d(([0, 0, 9, 9], " Van SUV"), ([0, 0, 9, 9], "Spaceship")))
+    boxes, dropped, unknown = parse_boxes(label3d(([0, 0, 9, 9], " Van SUV"), ([0, 0, 9, 9], "Spaceship")))
     assert [box[4] for box in boxes] == ["VanSUV"]
     assert dict(dropped) == {"unknown_class": 1}
+    assert dict(unknown) == {"Spaceship": 1}
 
 
 def test_a_centre_on_the_last_edge_is_in_the_last_cell() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from preprocess.absent import Absent
+from preprocess.absent import Absent, Mismatch
 from preprocess.bus import MAX_GAP_US, BusWindow, bus_windows, read_timestamp_us
 from preprocess.source import Frame
 
@@ -34,12 +34,28 @@ def windows(document: Any, *frames: Frame, at_us: int | None = None) -> list[Bus
 
 
 def test_a_frame_has_the_record_of_its_camera_and_id() -> None:
-    document = [record(SIDE, timestamp=8, flexray={"angle": {"unit": "°"}}), record(FRONT), record(FRONT, timestamp=9)]
+    document = [record(SIDE, timestamp=8, flexray={"angle": {"unit": "°"}}), record(FRONT), record(FRONT)]
     front, other, side = windows(document, FRONT, OTHER, SIDE)
     assert (front.timestamp_us, front.signals()) == (7, {"angle": SERIES, "angle_sign": {**SERIES, "values": [0, 1]}})
     assert (side.timestamp_us, side.signals()) == (8, {"angle": {"unit": "°"}})
     assert other == BusWindow()
     assert other.signals() is None
+
+
+def test_two_records_that_differ_are_both_not_believed() -> None:
+    (front,) = windows([record(FRONT), record(FRONT, timestamp=9), record(FRONT)], FRONT)
+    with pytest.raises(Mismatch, match="two bus records that differ"):
+        front.signals()
+
+
+def test_a_record_of_another_scene_is_not_the_frames() -> None:
+    name = record(FRONT)["frame_name"]
+    foreign = record(FRONT, frame_name=f"20190401121727{name[14:]}", timestamp=9)
+    (front,) = windows([foreign, record(FRONT)], FRONT)
+    assert front.timestamp_us == 7
+    (front,) = windows([foreign], FRONT)
+    with pytest.raises(Mismatch, match="bus record of another scene"):
+        front.signals()
 
 
 def test_a_window_is_small_however_the_file_is_written() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from preprocess.absent import Absent
-from preprocess.depth import convert_depth, quantise_depth, read_points
+from preprocess.depth import convert_depth, quantise_depth, read_returns
 from preprocess.rules import DepthRule
 
 
@@ -97,7 +97,8 @@ GOOD = {"row": ONES, "col": 2 * ONES, "distance": 3 * ONES, "points": np.ones((3
 
 
 def test_reading_points() -> None:
-    for found, expected in zip(read_points(npz(**GOOD)), (1, 2, 3), strict=True):
+    returns = read_returns(npz(**GOOD))
+    for found, expected in ((returns.row, 1), (returns.col, 2), (returns.distance_m, 3)):
         np.testing.assert_array_equal(found, [expected] * 3)
 
 
@@ -118,20 +119,20 @@ def sensor_fusion(**changes: Any) -> bytes:
     ],
 )
 def test_sensor_fusion_drops_what_is_not_valid(data: bytes, columns: list[int]) -> None:
-    row, col, distance_m = read_points(data)
-    np.testing.assert_array_equal(col, 2 * ONES[columns])
-    np.testing.assert_array_equal(distance_m, 3 * ONES[columns])
-    assert len(row) == len(columns)
+    returns = read_returns(data)
+    np.testing.assert_array_equal(returns.col, 2 * ONES[columns])
+    np.testing.assert_array_equal(returns.distance_m, 3 * ONES[columns])
+    assert len(returns.row) == len(columns)
 
 
 def test_a_sensor_fusion_npz_without_rows_is_absent() -> None:
     with pytest.raises(Absent, match=r"^npz without row, col, distance$"):
-        read_points(npz(pcloud_points=np.ones((3, 3)), **{"pcloud_attr.valid": ONES}))
+        read_returns(npz(pcloud_points=np.ones((3, 3)), **{"pcloud_attr.valid": ONES}))
 
 
 def test_an_npz_without_rows_is_absent_not_bad() -> None:
     with pytest.raises(Absent, match="npz without row, col, distance"):
-        read_points(npz(points=np.ones((3, 3))))
+        read_returns(npz(points=np.ones((3, 3))))
 
 
 @pytest.mark.parametrize(
@@ -155,4 +156,4 @@ def test_an_npz_without_rows_is_absent_not_bad() -> None:
 )
 def test_bad_npz_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_points(data)
+        read_returns(data)

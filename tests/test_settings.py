@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from msgspec import Meta
 
-from shards.settings import build, read_toml, to_toml
+from shards.settings import build, read_toml, to_tables, to_toml
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ def test_toml_goes_round(tmp_path: Path) -> None:
     path.write_text(to_toml(settings, {"inner": "a comment"}))
     assert build(Outer, read_toml(path)) == settings
     assert "[inner]  # a comment" in path.read_text()
+
+
+def test_tables_are_plain_values_as_json_gives_them_back() -> None:
+    settings = Outer(3, inner=Inner(words=("a", "b")))
+    assert json.loads(json.dumps(to_tables(settings))) == to_tables(settings)
+    assert build(Outer, to_tables(settings)) == settings
 
 
 def test_what_is_none_or_empty_is_left_out() -> None:

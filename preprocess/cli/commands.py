@@ -14,10 +14,10 @@ from PIL import Image
 from preprocess.build import How, Work, build, survey, write_stale
 from preprocess.build_plan import Plan, make_plan
 from preprocess.cli.console import Commands, ProgressBar
-from preprocess.cli.options import CAMERA, JSON, SHARDS, WORKERS, parse_part, parse_share, rules_option
+from preprocess.cli.options import CAMERA, JSON, RULES, SET_RULES, SHARDS, WORKERS, parse_part, parse_share
 from preprocess.fingerprints import fingerprints
 from preprocess.lock import Lock
-from preprocess.rules import change_lines, rule_changes, rules_to_tables, rules_to_toml
+from preprocess.rules import Rules, change_lines, rule_changes, rules_of_set, rules_to_tables, rules_to_toml
 from preprocess.slurm import array_script
 from preprocess.source import find_source
 from preprocess.summary_text import (
@@ -25,11 +25,14 @@ from preprocess.summary_text import (
     count_bad_frames,
     left_out_lines,
     manifest_lines,
+    next_line,
+    rules_line,
     summary_lines,
     work_lines,
 )
 from shards.geometry import CAMERAS, FRONT_CENTER
 from shards.manifest import read_manifest
+from shards.oddities import check_lines, set_oddities
 from shards.reader import ShardSet
 from shards.schema import SPLITS, TASKS
 from shards.show import draw_contact_sheet, draw_sample
@@ -56,7 +59,7 @@ def _echo_json(document: Any) -> None:
 @click.option("--root", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Tars and extracted folders, mixed.")  # fmt: skip
 @click.option("--out", default="shards", type=click.Path(file_okay=False, path_type=Path), help="Where the shards go.")
-@rules_option
+@SET_RULES
 @CAMERA
 @WORKERS
 @click.option("--max-bad", type=click.FloatRange(0, 1), default=0.01, callback=parse_share,
@@ -76,9 +79,11 @@ def shard(
     Run it again after a stop: finished shards are kept. After a change of rules or source files it converts what
     they touch, and carries all other bytes over.
     """
+    given, rules = rules, rules or rules_of_set(out) or Rules()
     tokens = {token for token, name in CAMERAS.items() if name in cameras or "all" in cameras}
     source = find_source(root, cameras=tokens, skip=out, allow_cut_tars=allow_cut_tars)
     click.echo(f"{root}: {len(source.frames)} frames in {source.tars} tars and {source.loose_files} loose files")
+    click.echo(rules_line(given, rules, out))
     _echo((f"note: {note}" for note in source.notes), err=True)
     plan = make_plan(source, rules, checksum=checksum)
     if dry_run:
@@ -100,14 +105,21 @@ def shard(
         else:
             manifest = _build(out, plan, work, how)
     _echo(bad_lines(manifest, plan), err=True)
+    _judge(manifest, plan, max_bad, strict)
+    click.echo(next_line(plan.rules, out))
+
+
+def _judge(manifest: dict[str, Any], plan: Plan, max_bad: float, strict: bool) -> None:
+    """Raises ValueError where more files are bad, or the whole set is odder, than is allowed."""
+    reasons = []
     bad = count_bad_frames(manifest)
     if bad > (0 if strict else max_bad * plan.frames):
         limit = "and --strict allows none" if strict else f"more than --max-bad {max_bad:g}"
-        raise ValueError(
-            f"{bad} of {plan.frames} frames have a bad file, {limit}: "
-            "the shards hold the rest; mend the files and run again, or allow more"
-        )
-    click.echo(f"next: amtl-train --mode asymmetric --shards {out}")
+        reasons.append(f"{bad} of {plan.frames} frames have a bad file, {limit}: mend the files, or allow more")
+    if odd := set_oddities(manifest):
+        reasons.append(f"the set is odd: {'; '.join(odd)}: mend the files, or allow more with --rules")
+    if reasons:
+        raise ValueError(f"{'; '.join(reasons)} (the shards hold the rest)")
 
 
 def _build(out: Path, plan: Plan, work: Work, how: How) -> dict[str, Any]:
@@ -116,6 +128,7 @@ def _build(out: Path, plan: Plan, work: Work, how: How) -> dict[str, Any]:
         manifest = build(out, plan, work, how, progress, progress.say)
     _echo(manifest_lines(manifest))
     _echo(left_out_lines(manifest))
+    _echo(check_lines(manifest["checks"]))
     click.echo(f"wrote {out} in {time.monotonic() - start:.0f} s")
     return manifest
 
@@ -183,12 +196,16 @@ def inspect(shards: Path, as_json: bool) -> None:
         summary = summarise(shard_set, progress)
     if as_json:
         manifest = shard_set.manifest
-        _echo_json({**summary.as_document(), "absent": manifest["absent"], "left_out": manifest["left_out"]})
+        checks = {"checks": manifest.get("checks", {}), "odd": set_oddities(manifest)}
+        _echo_json({**summary.as_document(), "absent": manifest["absent"], "left_out": manifest["left_out"], **checks})
         return
     _echo(summary_lines(summary, shard_set.size_px))
     click.echo()
-    _echo(left_out_lines(shard_set.manifest))
-    _echo(bad_lines(shard_set.manifest))
+    manifest = shard_set.manifest
+    _echo(left_out_lines(manifest))
+    _echo(check_lines(manifest.get("checks", {})))
+    _echo(f"odd: {line}" for line in set_oddities(manifest))
+    _echo(bad_lines(manifest))
 
 
 @main.command(short_help="Draw one sample, or many, small.")
@@ -220,7 +237,7 @@ def show(shards: Path, key: str | None, count: int | None, out: Path, as_json: b
 
 
 @main.command(short_help="Print the conversion rules as TOML, or what differs in a set.")
-@rules_option
+@RULES
 @click.option("--diff", "shards", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Only what differs from the rules of this set.")  # fmt: skip
 @JSON

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from preprocess.cli.console import one_line
-from preprocess.rules import load_rules
+from preprocess.rules import PRESETS, load_rules
 from shards.geometry import CAMERAS
 
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -28,19 +26,22 @@ WORKERS = click.option(
 )  # fmt: skip
 
 
-def rules_option(command: Callable[..., None]) -> Callable[..., None]:
-    """`--rules`, checked where it is given: a wrong rule is wrong usage."""
+def _parse_rules(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    """A wrong rule is wrong usage."""
+    try:
+        return None if value is None else load_rules(value)
+    except (ValueError, OSError) as error:
+        raise click.BadParameter(one_line(error)) from error
 
-    def parse(_: click.Context, __: click.Parameter, value: str) -> Any:
-        try:
-            return load_rules(value)
-        except (ValueError, OSError) as error:
-            raise click.BadParameter(one_line(error)) from error
 
-    option = click.option(
-        "--rules", default="default", callback=parse, metavar="FILE.toml|thesis", help="Conversion rules."
-    )
-    return functools.wraps(command)(option(command))
+RULES = click.option(
+    "--rules", default="default", callback=_parse_rules, metavar="FILE.toml|PRESET",
+    help=f"Conversion rules; presets: {', '.join(PRESETS)}.",
+)  # fmt: skip
+SET_RULES = click.option(
+    "--rules", callback=_parse_rules, metavar="FILE.toml|PRESET", show_default="those of the set in --out",
+    help=f"Conversion rules; presets: {', '.join(PRESETS)}.",
+)  # fmt: skip
 
 
 def parse_part(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
