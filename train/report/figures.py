@@ -180,13 +180,24 @@ def draw_losses(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def training_losses(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
-    """(epoch, mean training loss) by task."""
-    points: dict[str, list[Point]] = {}
+    """(epoch, mean training loss) by task.
+
+    An epoch has a line for each stretch between two checkpoints; their means are weighted by the number of labels.
+    Older runs have one line per epoch, without that number.
+    """
+    found: dict[str, dict[int, list[tuple[float, int]]]] = {}
     for line in lines:
         if line["kind"] == "trained":
             for task, loss in line["losses"].items():
-                points.setdefault(task, []).append((line["epoch"], loss))
-    return points
+                count = line.get("labels", {}).get(task, 1)
+                found.setdefault(task, {}).setdefault(line["epoch"], []).append((loss, count))
+    return {
+        task: [
+            (epoch, sum(loss * count for loss, count in stretches) / sum(count for _, count in stretches))
+            for epoch, stretches in epochs.items()
+        ]
+        for task, epochs in found.items()
+    }
 
 
 def _validation_losses(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
