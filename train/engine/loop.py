@@ -18,7 +18,7 @@ from train.data.stream import Batch
 from train.engine.checkpoint import better_than
 from train.engine.evaluate import Evaluation, evaluate
 from train.engine.run import Listener, Progress, Reporter, Run, run_baselines
-from train.engine.sample_predictions import predict_samples
+from train.engine.sample_predictions import choose_samples, predict_samples
 from train.run_folder import BEST, LAST, METRICS_FILE, metrics_lines
 from train.stop import Stopped
 
@@ -142,11 +142,12 @@ def measure_epoch(run: Run, reporter: Reporter) -> None:
     if best:
         progress.best, progress.best_result = value, record
         run.save(BEST)
-    short = {name: value for name, value in record.items() if name != "parts"}  # those are in eval.json, of best.pt
+    short = {name: value for name, value in record.items() if name not in ("parts", "extremes")}  # see eval.json
     write_line(run, {"kind": "epoch", "best": best, **short})
     if run.listener is not None:
         if run.val.samples:
-            for pieces in predict_samples(run.objective, run.val, run.tasks, count=2):
+            shown = choose_samples(run.val.samples, run.tasks, count=2)
+            for pieces in predict_samples(run.objective, run.val, run.tasks, shown):
                 run.listener.sample(pieces, progress.groups)
         run.listener.epoch(record, config.epochs, best)
 

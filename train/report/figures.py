@@ -9,9 +9,7 @@ from typing import Any
 
 from shards.schema import TASKS
 from shards.writer import write_whole
-from train.report.gallery import Samples
 from train.report.plots import (
-    BLACK,
     BLUE,
     GREY,
     ORANGE,
@@ -82,7 +80,7 @@ def loss_figure(columns: Sequence[Column]) -> str:
             plots.append(Plot(task, "epoch", DEFINITIONS[task].words.loss, curves))
             over_images = _task_curves(columns, task, "images", _loss_of(task))
             plots.append(Plot("", "images seen in training", "", over_images))
-    return to_svg(line_figure(plots, 2, share_y="row"), "losses") if plots else ""
+    return to_svg(line_figure(plots, 2, share_y="row", size_in=(5.6, 2.5)), "losses") if plots else ""
 
 
 def _task_curves(
@@ -123,7 +121,7 @@ def metric_figure(columns: Sequence[Column]) -> str:
             arrow = "↑" if metric.higher_is_better else "↓"
             label = f"{metric.name}{in_unit(metric.unit, ', ')}"
             plots.append(Plot(f"{metric.task} {metric.name} {arrow}", "epoch", label, curves))
-    return to_svg(line_figure(plots, 3, linear=True, size_in=(3.1, 2.1)), "metrics") if plots else ""
+    return to_svg(line_figure(plots, 4, linear=True, size_in=(2.8, 2.0)), "metrics") if plots else ""
 
 
 def _best_constant(columns: Sequence[Column], metric: Metric) -> float | None:
@@ -151,19 +149,6 @@ def breakdown_figure(task: str, columns: Sequence[Column]) -> str:
     names = [f"{of} ({parts[of]:.1f} %)" for of in shown]
     label = f"{metric.name}{in_unit(metric.unit, ', ')}"
     return to_svg(bar_figure(names, series, label, marks), f"{task}-parts")
-
-
-def curve_figure(task: str, samples: Samples, colours: Mapping[str, str]) -> str:
-    """A plot per sample: labels in black, predictions in the columns' colours, all on one scale."""
-    definition = DEFINITIONS[task]
-    plots: list[Plot] = []
-    for pieces in samples:
-        one = next(iter(pieces.values()))
-        shown = [(BLACK, one.truth), *((colours[name], held.prediction) for name, held in pieces.items())]
-        curves = [Curve(list(enumerate(definition.curve(values[task]) or (), 1)), colour)
-                  for colour, values in shown if task in values]  # fmt: skip
-        plots.append(Plot(one.key.rsplit("_", 1)[-1], "value", "" if plots else definition.words.unit, curves))
-    return to_svg(line_figure(plots, 4, share_y="all", linear=True, size_in=(2.4, 2.1)), task)
 
 
 def draw_losses(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
