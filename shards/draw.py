@@ -20,6 +20,8 @@ from shards.classes import BOX_COLOURS, IGNORE_INDEX, SEGMENTATION_CLASSES, segm
 Picture = NDArray[np.uint8]
 _Value = TypeVar("_Value", bound=np.generic)
 _LEAST_PX = 512  # of a panel's pictures: smaller ones are enlarged, so that their words can be read
+_DEPTH_RANGE = 60  # the farthest distance of the scale of colours, over the nearest
+_MOST_EDGES = 0.35  # of the pixels around an edge, for it to be drawn
 _GROUND, _WORDS, _FAINT = (24, 24, 24), (230, 230, 230), (150, 150, 150)
 
 
@@ -48,24 +50,49 @@ def grey(image: Picture) -> Picture:
 
 
 def overlay_classes(image: Picture, classes: NDArray[np.uint8], alpha: float = 0.7) -> Picture:
-    """Class colours over the image in grey, each region with a dark edge; ignored pixels are the dimmed image."""
+    """Class colours over the image in grey; ignored pixels are the dimmed image.
+
+    Regions have a dark edge, except where so many small ones meet that edges would hide the colours.
+    """
     colours = segmentation_colours()[classes]
     mixed = cv2.addWeighted(grey(image), 1 - alpha, colours, alpha, 0)
     mixed[classes == IGNORE_INDEX] = grey(image)[classes == IGNORE_INDEX] // 3
     edge = np.zeros(classes.shape, dtype=bool)
     edge[:, 1:] |= classes[:, 1:] != classes[:, :-1]
     edge[1:] |= classes[1:] != classes[:-1]
+    edge &= cv2.blur(edge.astype(np.float32), (9, 9)) < _MOST_EDGES  # an uncertain map would be black all over
     mixed[edge] = mixed[edge] // 3
     return np.asarray(mixed, dtype=np.uint8)
 
 
 def colour_depth(depth_m: NDArray[np.float32], max_m: float) -> Picture:
-    """(H, W) metres, 0 = no return, on a square-root scale: near is light, far is dark, no return is black."""
-    share = np.sqrt(np.clip(depth_m / max_m, 0, 1))
+    """(H, W) metres, 0 = no return, on a logarithmic scale: near is light, far is dark, no return is black."""
+    share = depth_share(depth_m, max_m)
     levels = np.round(255 * (1 - 0.85 * share)).astype(np.uint8)  # the darkest would be lost on a dark ground
     coloured = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
     coloured[depth_m <= 0] = 0
     return np.asarray(coloured, dtype=np.uint8)
+
+
+def depth_share(depth_m: NDArray[np.float32], max_m: float) -> NDArray[np.float32]:
+    """Positions of distances along the scale of colours, 0..1: logarithmic from max_m / 60 to max_m."""
+    near = max_m / _DEPTH_RANGE
+    share = np.log(np.clip(depth_m, near, max_m) / near) / np.log(_DEPTH_RANGE)
+    return np.asarray(share, dtype=np.float32)
+
+
+def depth_colours(count: int, max_m: float) -> Picture:
+    """(count, 3) uint8 RGB, evenly spaced along the scale of colours from near to far."""
+    metres = max_m * _DEPTH_RANGE ** (np.linspace(0, 1, count) - 1)
+    return colour_depth(metres.astype(np.float32)[None], max_m)[0]
+
+
+def depth_ticks(max_m: float) -> list[tuple[float, str]]:
+    """Positions along the scale of colours and labels of the distances 1, 2 and 5 times a power of ten, in metres."""
+    powers = range(int(np.floor(np.log10(max_m / _DEPTH_RANGE))), int(np.ceil(np.log10(max_m))) + 1)
+    marks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    inside = [mark for mark in marks if max_m / _DEPTH_RANGE <= mark <= max_m]
+    return [(float(depth_share(np.array(mark, np.float32), max_m)), f"{mark:g}") for mark in inside]
 
 
 def thicken_sparse(coloured: Picture, depth_m: NDArray[np.float32]) -> Picture:
@@ -137,17 +164,16 @@ def _draw_curve(
 
 
 def depth_scale(height_px: int, max_m: float) -> Picture:
-    """The colours of depth with metres beside them."""
+    """The colours of depth from near, at the bottom, to far, with metres beside them."""
     width_px = height_px // 5
-    column = np.linspace(0.02, max_m, height_px, dtype=np.float32)[::-1, None].repeat(width_px // 4, axis=1)
     canvas = Image.new("RGB", (width_px, height_px), _GROUND)
-    canvas.paste(Image.fromarray(colour_depth(np.ascontiguousarray(column), max_m)), (0, 0))
+    canvas.paste(Image.fromarray(depth_colours(height_px, max_m)[::-1, None].repeat(width_px // 4, axis=1)), (0, 0))
     draw, font = ImageDraw.Draw(canvas), _font(max(10, height_px // 25))
-    for metres in (0, 10, 25, 50, 75, 100):
-        if metres < max_m:
-            y = (height_px - 1) * (1 - metres / max_m)
-            draw.text((width_px // 4 + 4, min(max(0.0, y - font.size), height_px - 1.3 * font.size)), f"{metres} m",
-                      fill=_WORDS, font=font)  # fmt: skip
+    for share, label in depth_ticks(max_m):
+        y = (height_px - 1) * (1 - share)
+        draw.line((0, y, width_px // 4, y), fill=_GROUND)
+        draw.text((width_px // 4 + 4, min(max(0.0, y - font.size / 2), height_px - 1.3 * font.size)), f"{label} m",
+                  fill=_WORDS, font=font)  # fmt: skip
     return np.asarray(canvas)
 
 

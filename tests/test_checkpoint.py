@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +27,8 @@ from train.engine.checkpoint import (
 from train.engine.loop import train
 from train.engine.run import Run, open_shards, prepare
 from train.presets import build_config
+from train.report.figures import training_losses
+from train.run_folder import METRICS_FILE, metrics_lines
 from train.stop import Stopped
 
 TINY_STEPS = {"shared": 4, "steering": 2, "segmentation": 3, "boxes": 2, "depth": 3}
@@ -200,6 +203,20 @@ def test_another_data_set_is_refused(tiny: Path, tmp_path: Path):
     held = load_checkpoint(tmp_path / "run" / LAST)["config"]
     with pytest.raises(ValueError, match=r"this run differs: the data set \(manifest \w{12} there, \w{12} in .*other"):
         go(build_config(held, {"shards": str(other)}), resume=True)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 4])
+def test_the_training_curve_after_a_stop_is_that_of_whole_epochs(tiny: Path, tmp_path: Path, stop_after: int):
+    """Each item counts once, whether it was trained before the stop or after it."""
+    whole, parts = (config_of("asymmetric", tiny, tmp_path / name) for name in ("whole", "parts"))
+    go(whole)
+    stopped, _ = go(parts, stop_after=stop_after)
+    go(stopped.config, resume=True)
+    curves = [training_losses(metrics_lines(Path(config.out) / METRICS_FILE)) for config in (whole, parts)]
+    assert curves[0].keys() == curves[1].keys() >= {"depth", "boxes"}
+    for task, points in curves[0].items():
+        assert [epoch for epoch, _ in curves[1][task]] == [1, 2]
+        np.testing.assert_allclose(curves[1][task], points, rtol=1e-6)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

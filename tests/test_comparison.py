@@ -29,7 +29,7 @@ from train.report.runs import (
     warnings,
 )
 from train.report.tables import duration, spread_text
-from train.run_folder import PIECES
+from train.run_folder import EXTREMES, PIECES
 from train.sample_pieces import Pieces, picture_context, save_pieces
 from train.tasks import all_metrics
 from train.tasks.boxes import outlined
@@ -185,7 +185,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.loaded += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in ("meta", "img", "rect", "stop", "polyline", "circle"):
+        if tag not in ("meta", "img", "input"):
             self.open.append(tag)
         if tag == "tr":
             self.rows.append([])
@@ -193,8 +193,7 @@ class Reader(HTMLParser):
             self.rows[-1].append("")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in ("rect", "stop", "polyline", "circle"):
-            assert self.open.pop() == tag
+        assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] in ("td", "th"):
@@ -233,6 +232,29 @@ def test_the_report_of_all_columns(four: list[Path], tmp_path: Path):
     assert ["sum / multi-task", "", "7.18", "4.06", "2.55"] in page.rows, "the thesis's own table 4.2"
     assert ["Car", "100.00 %", "IoU, %", "–", "6.00 ± 1.41", "3.00", "5.00", "5.00"] in page.rows
     assert ["depth", "asymmetric", "6.00", "3.00", "3.00", "2.00"] in page.rows
+
+
+def test_the_worst_and_the_best_samples_of_each_column(tmp_path: Path):
+    """The worst come first, each with its loss and its pictures; inputs choose among them without a script."""
+    run, out = write_run(tmp_path / "run", "symmetric"), tmp_path / "report.html"
+    pairs = {"best": [("b_c_1", 0.125)], "worst": [("b_c_2", 7.5), ("b_c_3", 7.25)]}
+    record = orjson.loads((run / "eval.json").read_bytes()) | {"extremes": {"boxes": pairs, "steering": pairs}}
+    (run / "eval.json").write_bytes(orjson.dumps(record))
+    (run / "pictures" / EXTREMES).mkdir()
+    image, context = np.full((32, 32, 3), 90, np.uint8), picture_context(32, 123.0)
+    for task, value in (("boxes", [Box(2, 2, 9, 9, 0, "Car")]), ("steering", [1.0, 2.0])):
+        for kind, of_kind in pairs.items():
+            for number, (key, _) in enumerate(of_kind, 1):
+                pieces = Pieces(key, image, context, {task: value}, {task: value})
+                save_pieces(run / "pictures" / EXTREMES, pieces, f"{task}.{kind}.{number}")
+    assert report_on(run, "--out", out).exit_code == 0
+    kinds = [row[0] for row in read(out).rows if row and row[0] in ("worst", "best")]
+    assert kinds == 2 * ["worst", "worst", "best"], "of steering, then of boxes"
+    text = out.read_text()
+    losses = re.findall('<span class="soft">(loss [^<]*)</span>', text)
+    assert losses == 2 * ["loss 7.50", "loss 7.25", "loss 0.1250"]
+    assert text.count('alt="boxes of b_c_2: label"') == text.count('alt="boxes of b_c_2: loss 7.50"') == 1
+    assert [text.count(f'name="{name}"') for name in ("task", "kind")] == [3, 3]
 
 
 def test_settings_that_differ_are_told_per_column(four: list[Path], tmp_path: Path):

@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 
 from shards.classes import IGNORE_INDEX, SEGMENTATION_CLASSES, segmentation_colours
-from shards.draw import Box, class_legend, colour_depth, depth_scale, grey, outline_boxes, overlay_classes, panel
+from shards.draw import (
+    Box,
+    class_legend,
+    colour_depth,
+    depth_colours,
+    depth_scale,
+    depth_share,
+    depth_ticks,
+    grey,
+    outline_boxes,
+    overlay_classes,
+    panel,
+)
 
 RED, BLUE = (190, 0, 0), (0, 40, 255)  # of nearly the same lightness
 
@@ -40,6 +52,42 @@ def test_depth_darkens_with_distance_and_never_into_the_ground() -> None:
     assert luma[0] > luma[-1] + 100
     assert luma[-1] > 40
     assert not colour_depth(np.zeros((2, 2), np.float32), 123.0).any()
+
+
+@pytest.mark.parametrize(("max_m", "labels"), [
+    (123.0, ["5", "10", "20", "50", "100"]), (10.0, ["0.2", "0.5", "1", "2", "5", "10"]),
+])  # fmt: skip
+def test_marks_of_depth_lie_on_the_whole_scale_for_any_range(max_m: float, labels: list[str]) -> None:
+    ticks = depth_ticks(max_m)
+    assert [label for _, label in ticks] == labels
+    shares = np.array([share for share, _ in ticks])
+    assert (np.diff(shares) > 0.1).all()
+    assert shares[0] < 0.25
+    assert 0.75 < shares[-1] <= 1
+    colours = depth_colours(101, max_m)
+    for share, label in ticks:
+        of_mark = colour_depth(np.full((1, 1), float(label), np.float32), max_m)[0, 0]
+        assert abs(of_mark.astype(int) - colours[round(100 * share)]).max() <= 4
+
+
+def test_near_distances_differ_in_colour_as_far_ones_do() -> None:
+    """The same factor is the same step along the scale: half of the scale shows less than 16 m."""
+    pair = [colour_depth(np.array([[near, 2 * near]], np.float32), 123.0)[0].astype(int) for near in (5.0, 30.0)]
+    assert [abs(one - other).max() > 30 for one, other in pair] == [True, True]
+    shares = depth_share(np.array([5, 10, 30, 60], np.float32), 123.0)
+    assert shares[1] - shares[0] == pytest.approx(shares[3] - shares[2])
+
+
+def test_a_map_of_many_small_regions_keeps_its_colours() -> None:
+    """An uncertain network's map changes class at every second pixel; a calm map keeps its edges."""
+    noise = np.random.default_rng(0).integers(0, 5, (64, 64), dtype=np.uint8)
+    calm = np.zeros((64, 64), np.uint8)
+    calm[:, 32:] = 4
+    grounds = flat((128, 128, 128))
+    plain = cv2.addWeighted(grounds, 0.3, segmentation_colours()[noise], 0.7, 0)
+    assert (overlay_classes(grounds, noise) == plain).all(axis=2).mean() > 0.9
+    drawn = overlay_classes(grounds, calm)
+    assert (drawn[:, 32].max(axis=1) < drawn[:, 40].max(axis=1) / 2).all()
 
 
 @pytest.mark.parametrize("height_px", [512, 1024])

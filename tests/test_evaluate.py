@@ -83,3 +83,23 @@ def test_parts_of_a_record_add_up(shards: ShardSet, objective: Objective):
     values = sum(row["count"] for row in record["parts"]["steering"])
     assert values == 10 * record["val_labels"]["steering"]
     assert objective.network.training
+
+
+def test_the_best_and_the_worst_samples_of_a_task_are_named(shards: ShardSet, objective: Objective):
+    samples = [*shards.samples("train"), *shards.samples("val")]
+    found = evaluate(objective, Stream(shards, samples), TASKS, 4).extremes["depth"]
+    alone = {ref.key: evaluate(objective, Stream(shards, [ref]), ["depth"], 1).losses["depth"]
+             for ref in samples if "depth" in ref.labels}  # fmt: skip
+    order = sorted(alone, key=lambda key: alone[key])
+    assert len(order) > 4
+    assert [key for key, _ in found["best"]] == order[:2]
+    assert [key for key, _ in found["worst"]] == order[:-3:-1]
+    assert dict(found["worst"])[order[-1]] == pytest.approx(alone[order[-1]], rel=1e-5)
+
+
+def test_of_few_samples_none_is_both_best_and_worst(shards: ShardSet, objective: Objective):
+    samples = [ref for ref in shards.samples("val") if "depth" in ref.labels]
+    for count, best in ((1, 0), (2, 0), (3, 1)):
+        chosen = (samples + [ref for ref in shards.samples("train") if "depth" in ref.labels])[:count]
+        found = evaluate(objective, Stream(shards, chosen), ["depth"], 4).extremes["depth"]
+        assert (len(found["worst"]), len(found["best"])) == (min(2, count), best)

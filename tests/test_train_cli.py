@@ -110,10 +110,14 @@ def test_a_mode_from_end_to_end(case: str, tiny: Path, tmp_path: Path):
     pictures = sorted((out / "pictures").glob("*.png"))
     assert len(pictures) == 2
     assert [path.stem for path in (out / "pictures" / "pieces").iterdir()] == [pictures[0].stem]
+    named = {(task, kind, str(number), key) for task, kinds in record["extremes"].items()
+             for kind, pairs in kinds.items() for number, (key, _) in enumerate(pairs, 1)}  # fmt: skip
+    assert {tuple(path.stem.split(".")) for path in (out / "pictures" / "extremes").iterdir()} == named
+    assert {task for task, *_ in named} == set(record["val_labels"])
     assert record["cost"]["parameters"] >= record["cost"]["parameters_used"] > 1e6
     assert 1e7 < record["peak_memory"]["process_bytes"] < 1e12
     assert set(record["parts"]) == set(record["val_labels"])
-    assert "parts" not in lines[-1], "an epoch's line stays readable"
+    assert not {"parts", "extremes"} & set(lines[-1]), "an epoch's line stays readable"
     with Image.open(pictures[0]) as picture:
         assert np.asarray(picture).std() > 10
 

@@ -16,6 +16,7 @@ CARD_FILE = "model-card.md"
 LAST, BEST = "last.pt", "best.pt"  # checkpoints: to resume from, and the one with the best validation
 PICTURES = "pictures"  # folder of PNG files
 PIECES = "pieces"  # folder below it with the arrays that the pictures are drawn from
+EXTREMES = "extremes"  # folder beside it with those of the samples with the lowest and highest losses
 EVENTS = "tensorboard"  # folder of event files
 
 # Config keys that may change when a run is resumed, because they change no weight.

@@ -35,12 +35,13 @@ class Pieces:
     prediction: Values  # of the tasks that the network has a head for
 
 
-def save_pieces(folder: Path, pieces: Pieces) -> None:
-    """Write `<key>.npz` with plain arrays."""
+def save_pieces(folder: Path, pieces: Pieces, rank: str = "") -> None:
+    """Write `<key>.npz`, or `<rank>.<key>.npz`, with plain arrays."""
     arrays: dict[str, NDArray[Any]] = {"image": pieces.image, "max_m": np.array(pieces.context.max_m)}
     for name, values in (("truth", pieces.truth), ("prediction", pieces.prediction)):
         arrays |= {f"{name}_{task}": DEFINITIONS[task].pack(value) for task, value in values.items()}
-    np.savez_compressed(folder / f"{pieces.key}.npz", allow_pickle=False, **arrays)
+    name = f"{rank}.{pieces.key}" if rank else pieces.key
+    np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
 
 
 def load_pieces(path: Path) -> Pieces:
@@ -49,7 +50,7 @@ def load_pieces(path: Path) -> Pieces:
         held = {name: arrays[name] for name in arrays.files}
     context = picture_context(len(held["image"]), float(held["max_m"]))
     truth, prediction = (_values(held, name, context) for name in ("truth", "prediction"))
-    return Pieces(path.stem, held["image"], context, truth, prediction)
+    return Pieces(path.stem.rsplit(".", 1)[-1], held["image"], context, truth, prediction)
 
 
 def _values(held: Mapping[str, NDArray[Any]], name: str, context: TaskContext) -> Values:

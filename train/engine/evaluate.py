@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from train.engine.objective import Objective
 from train.tasks import DEFINITIONS, all_metrics
 from train.tasks.definition import Metric, Part, Score, Scores, TaskContext
 
+EXTREMES = 2  # samples of each kind, best and worst, that are remembered for each task
 LOSS = "loss"  # the criterion that is no metric
 
 
@@ -38,6 +39,7 @@ class Evaluation:
     losses: dict[str, float]  # undivided, the mean over those samples
     scores: dict[str, Scores]
     parts: dict[str, list[Part]]  # by class, distance or angle
+    extremes: dict[str, dict[str, list[tuple[str, float]]]]  # task -> best and worst -> (sample key, loss)
     groups: dict[str, Evaluation] = field(default_factory=dict)  # the same of each camera or scene
 
     def total(self, coefficients: Mapping[str, float]) -> float | None:
@@ -62,7 +64,27 @@ class Evaluation:
             "val_loss": self.total(coefficients),
             "metrics": metric_rows(self.scores, baselines),
             "parts": {task: part_rows(task, parts, baselines) for task, parts in self.parts.items()},
+            "extremes": self.extremes,
         }
+
+
+class Extremes:
+    """The samples with the lowest and the highest losses, of any number of samples."""
+
+    def __init__(self) -> None:
+        self.lowest: list[tuple[str, float]] = []  # (sample key, loss), the lowest first
+        self.highest: list[tuple[str, float]] = []  # the highest first
+
+    def add(self, losses: Iterable[tuple[str, float]]) -> None:
+        """Add (sample key, loss) pairs."""
+        for key, loss in losses:
+            self.lowest = sorted([*self.lowest, (key, loss)], key=lambda pair: (pair[1], pair[0]))[:EXTREMES]
+            self.highest = sorted([*self.highest, (key, loss)], key=lambda pair: (-pair[1], pair[0]))[:EXTREMES]
+
+    def named(self) -> dict[str, list[tuple[str, float]]]:
+        """`best` and `worst`; where there are few samples, none is in both."""
+        worst = {key for key, _ in self.highest}
+        return {"worst": self.highest, "best": [pair for pair in self.lowest if pair[0] not in worst]}
 
 
 class Measure:
@@ -72,10 +94,12 @@ class Measure:
         self.samples = 0
         self.sums = dict.fromkeys(tasks, 0.0)
         self.labels = dict.fromkeys(tasks, 0)
+        self.extremes = {task: Extremes() for task in tasks}
         self.scores: dict[str, Score] = {task: DEFINITIONS[task].score(context, device) for task in tasks}
 
-    def add(self, task: str, losses: Tensor, pred: Tensor, label: Tensor) -> None:
-        """(n,) losses, n predictions and n labels in natural units."""
+    def add(self, task: str, losses: Tensor, pred: Tensor, label: Tensor, keys: Sequence[str]) -> None:
+        """Add (n,) losses, n predictions and n labels in natural units, and the keys of their samples."""
+        self.extremes[task].add(zip(keys, losses.tolist(), strict=True))
         self.sums[task] += losses.sum().item()
         self.labels[task] += len(label)
         self.scores[task].update(pred, label)
@@ -89,6 +113,7 @@ class Measure:
             losses={task: self.sums[task] / self.labels[task] for task in seen},
             scores={task: self.scores[task].compute() for task in seen},
             parts={task: self.scores[task].parts() for task in seen},
+            extremes={task: self.extremes[task].named() for task in seen},
         )
 
 
@@ -130,7 +155,8 @@ def _measure(objective: Objective, read: Batch, measures: Mapping[str, Measure],
             losses, pred = objective.losses(task, output, label), objective.natural(task, output)
             keys = [read.keys[row] for row in read.rows[task].tolist()]
             for group, rows in rows_of_groups(keys, grouping).items():
-                measures[group].add(task, losses[rows], pred[rows], label[rows])
+                of_group = keys[rows] if isinstance(rows, slice) else [keys[row] for row in rows]
+                measures[group].add(task, losses[rows], pred[rows], label[rows], of_group)
 
 
 def metric_rows(scores: Mapping[str, Scores], baselines: Baselines) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from train.data.stream import Batch
 from train.engine.checkpoint import better_than
 from train.engine.evaluate import Evaluation, evaluate
 from train.engine.run import Listener, Progress, Reporter, Run, run_baselines
-from train.engine.sample_predictions import predict_samples
+from train.engine.sample_predictions import choose_samples, predict_samples
 from train.run_folder import BEST, LAST, METRICS_FILE, metrics_lines
 from train.stop import Stopped
 
@@ -48,13 +48,15 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
     micro_batches = remaining(plan_epoch(config, items, progress.counters), progress.items)
     total = len(items)
     what = f"epoch {progress.epoch + 1}/{config.epochs}"
-    recent, whole = Meter(), Meter()
+    recent, unsaved, whole = Meter(), Meter(), Meter()  # since a line, a checkpoint, the start
     run.objective.network.train()
     saved = started = time.perf_counter()
     for micro_batch, share, batch, waited in with_batches(run, micro_batches):
         stop, save = run.ranks.any(run.stopping(), time.perf_counter() - saved > 60 * config.checkpoint_minutes)
         if stop or save:
-            read_back(run, recent, whole)
+            read_back(run, recent, unsaved, whole)
+            log_metrics(run, "trained", unsaved)
+            unsaved = Meter()
             run.save(LAST)
             saved = time.perf_counter()
         if stop:
@@ -62,18 +64,17 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
         run.steps.run(share, batch, f"{what}, micro-batch {progress.groups + 1}")
         elapsed, started = time.perf_counter() - started, time.perf_counter()
         advance(progress, micro_batch, elapsed)
-        for meter in (recent, whole):
+        for meter in (recent, unsaved, whole):
             meter.add_time(micro_batch, elapsed, waited)
         if progress.groups % config.log_every == 0:
-            read_back(run, recent, whole)
+            read_back(run, recent, unsaved, whole)
             log_metrics(run, "step", recent)
             recent = Meter()
         reporter.progress(what, progress.items, total, lambda: f"{whole.describe(config.stream.order)} | "
                           f"{run.steps.describe()}")  # fmt: skip
-    read_back(run, recent, whole)
+    read_back(run, recent, unsaved, whole)
     run.steps.balance.end_epoch()
-    if whole.labels:
-        log_metrics(run, "trained", whole)
+    log_metrics(run, "trained", unsaved)
 
 
 def with_batches(
@@ -141,11 +142,12 @@ def measure_epoch(run: Run, reporter: Reporter) -> None:
     if best:
         progress.best, progress.best_result = value, record
         run.save(BEST)
-    short = {name: value for name, value in record.items() if name != "parts"}  # those are in eval.json, of best.pt
+    short = {name: value for name, value in record.items() if name not in ("parts", "extremes")}  # see eval.json
     write_line(run, {"kind": "epoch", "best": best, **short})
     if run.listener is not None:
         if run.val.samples:
-            for pieces in predict_samples(run.objective, run.val, run.tasks, count=2):
+            shown = choose_samples(run.val.samples, run.tasks, count=2)
+            for pieces in predict_samples(run.objective, run.val, run.tasks, shown):
                 run.listener.sample(pieces, progress.groups)
         run.listener.epoch(record, config.epochs, best)
 
@@ -211,15 +213,20 @@ class Meter:
 
 
 def log_metrics(run: Run, kind: str, meter: Meter) -> None:
-    """A line of `metrics.jsonl` about training."""
-    if not run.ranks.is_main:
+    """Write a line about training to `metrics.jsonl`, unless no loss was read since the last one.
+
+    Lines of kind `step` come every log interval. Those of kind `trained` divide an epoch at its checkpoints, so that
+    each item counts in exactly one of them, whenever the run was stopped or killed.
+    """
+    if not run.ranks.is_main or not meter.labels:
         return
     line = {
-        "kind": kind,  # step: since the last such line; trained: since the epoch began or was resumed
+        "kind": kind,
         "epoch": run.progress.epoch + 1,
         "step": run.progress.groups,
         "items": run.progress.items,
         "losses": meter.means,
+        "labels": meter.labels,  # how many losses each mean is of
         "counters": run.steps.describe(),
         "updates": run.steps.updates,
         "coefficients": run.steps.balance.current(),

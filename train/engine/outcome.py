@@ -30,9 +30,9 @@ from train.engine.run import (
     open_shards,
     open_stream,
 )
-from train.engine.sample_predictions import save_predictions
+from train.engine.sample_predictions import save_extremes, save_predictions
 from train.presets import build_config
-from train.run_folder import BEST, EVALUATION_FILE, PICTURES, PIECES
+from train.run_folder import BEST, EVALUATION_FILE, EXTREMES, PICTURES, PIECES
 
 
 def finish(run: Run) -> dict[str, Any]:
@@ -44,6 +44,8 @@ def finish(run: Run) -> dict[str, Any]:
     run.objective.network.load_state_dict(held["weights"])
     stream = run.val if run.val.samples else run.train
     save_predictions(run.folder / PICTURES / PIECES, run.objective, stream, run.tasks)
+    extremes = run.progress.best_result.get("extremes", {})  # older runs have none
+    save_extremes(run.folder / PICTURES / EXTREMES, run.objective, run.val, extremes)
     record = {
         "checkpoint": BEST,
         "split": "val",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from train.sample_pieces import SHOWN_SCORE, Pieces, Values, save_pieces
 from train.tasks import DEFINITIONS
 from train.tasks.definition import TaskContext
 
+Ranked = Mapping[str, Mapping[str, Sequence[tuple[str, float]]]]  # task -> best and worst -> (sample key, loss)
+
 
 def choose_samples(samples: Sequence[SampleRef], tasks: Sequence[str], count: int) -> list[int]:
     """Positions of `count` samples, evenly spread over those with the most labels, among those with a label of `tasks`.
@@ -30,10 +32,12 @@ def choose_samples(samples: Sequence[SampleRef], tasks: Sequence[str], count: in
     return [richest[i] for i in picked]
 
 
-def predict_samples(objective: Objective, stream: Stream, tasks: Sequence[str], count: int) -> Iterator[Pieces]:
-    """Labels and predictions of `count` samples of the stream."""
-    chosen = set(choose_samples(stream.samples, tasks, count))
-    reads = [[read] for read in label_reads(stream.samples, tasks, image=True) if read.sample in chosen]
+def predict_samples(
+    objective: Objective, stream: Stream, tasks: Sequence[str], positions: Collection[int]
+) -> Iterator[Pieces]:
+    """Labels and predictions of the samples at these positions of the stream."""
+    requests = label_reads(stream.samples, tasks, image=True)
+    reads = [[request] for request in requests if request.sample in positions]
     objective.network.eval()
     for read in stream.batches(reads):
         batch = read.to(objective.device)
@@ -58,7 +62,21 @@ def predicted_values(outputs: Mapping[str, Tensor], context: TaskContext) -> Val
 
 
 def save_predictions(folder: Path, objective: Objective, stream: Stream, tasks: Sequence[str], count: int = 4) -> None:
-    """Write an npz file per sample into the folder."""
+    """Write an npz file for each of `count` samples into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for pieces in predict_samples(objective, stream, tasks, count):
+    for pieces in predict_samples(objective, stream, tasks, choose_samples(stream.samples, tasks, count)):
         save_pieces(folder, pieces)
+
+
+def save_extremes(folder: Path, objective: Objective, stream: Stream, extremes: Ranked) -> None:
+    """Write `<task>.<best or worst>.<number>.<key>.npz` for the samples that an evaluation names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.npz"):  # of an earlier best.pt
+        old.unlink()
+    positions = {ref.key: position for position, ref in enumerate(stream.samples)}
+    for task, kinds in extremes.items():
+        ranks = {
+            key: f"{task}.{kind}.{number}" for kind, pairs in kinds.items() for number, (key, _) in enumerate(pairs, 1)
+        }
+        for pieces in predict_samples(objective, stream, [task], {positions[key] for key in ranks}):
+            save_pieces(folder, pieces, ranks[pieces.key])

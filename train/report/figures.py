@@ -9,9 +9,7 @@ from typing import Any
 
 from shards.schema import TASKS
 from shards.writer import write_whole
-from train.report.gallery import Samples
 from train.report.plots import (
-    BLACK,
     BLUE,
     GREY,
     ORANGE,
@@ -82,7 +80,7 @@ def loss_figure(columns: Sequence[Column]) -> str:
             plots.append(Plot(task, "epoch", DEFINITIONS[task].words.loss, curves))
             over_images = _task_curves(columns, task, "images", _loss_of(task))
             plots.append(Plot("", "images seen in training", "", over_images))
-    return to_svg(line_figure(plots, 2, share_y="row"), "losses") if plots else ""
+    return to_svg(line_figure(plots, 2, share_y="row", size_in=(5.6, 2.5)), "losses") if plots else ""
 
 
 def _task_curves(
@@ -123,7 +121,7 @@ def metric_figure(columns: Sequence[Column]) -> str:
             arrow = "↑" if metric.higher_is_better else "↓"
             label = f"{metric.name}{in_unit(metric.unit, ', ')}"
             plots.append(Plot(f"{metric.task} {metric.name} {arrow}", "epoch", label, curves))
-    return to_svg(line_figure(plots, 3, linear=True, size_in=(3.1, 2.1)), "metrics") if plots else ""
+    return to_svg(line_figure(plots, 4, linear=True, size_in=(2.8, 2.0)), "metrics") if plots else ""
 
 
 def _best_constant(columns: Sequence[Column], metric: Metric) -> float | None:
@@ -153,19 +151,6 @@ def breakdown_figure(task: str, columns: Sequence[Column]) -> str:
     return to_svg(bar_figure(names, series, label, marks), f"{task}-parts")
 
 
-def curve_figure(task: str, samples: Samples, colours: Mapping[str, str]) -> str:
-    """A plot per sample: labels in black, predictions in the columns' colours, all on one scale."""
-    definition = DEFINITIONS[task]
-    plots: list[Plot] = []
-    for pieces in samples:
-        one = next(iter(pieces.values()))
-        shown = [(BLACK, one.truth), *((colours[name], held.prediction) for name, held in pieces.items())]
-        curves = [Curve(list(enumerate(definition.curve(values[task]) or (), 1)), colour)
-                  for colour, values in shown if task in values]  # fmt: skip
-        plots.append(Plot(one.key.rsplit("_", 1)[-1], "value", "" if plots else definition.words.unit, curves))
-    return to_svg(line_figure(plots, 4, share_y="all", linear=True, size_in=(2.4, 2.1)), task)
-
-
 def draw_losses(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Write a PNG with each task's training and validation loss over the epochs; nothing where there is none."""
     train, val = training_losses(lines), _validation_losses(lines)
@@ -180,13 +165,24 @@ def draw_losses(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def training_losses(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
-    """(epoch, mean training loss) by task."""
-    points: dict[str, list[Point]] = {}
+    """(epoch, mean training loss) by task.
+
+    An epoch has a line for each stretch between two checkpoints; their means are weighted by the number of labels.
+    Older runs have one line per epoch, without that number.
+    """
+    found: dict[str, dict[int, list[tuple[float, int]]]] = {}
     for line in lines:
         if line["kind"] == "trained":
             for task, loss in line["losses"].items():
-                points.setdefault(task, []).append((line["epoch"], loss))
-    return points
+                count = line.get("labels", {}).get(task, 1)
+                found.setdefault(task, {}).setdefault(line["epoch"], []).append((loss, count))
+    return {
+        task: [
+            (epoch, sum(loss * count for loss, count in stretches) / sum(count for _, count in stretches))
+            for epoch, stretches in epochs.items()
+        ]
+        for task, epochs in found.items()
+    }
 
 
 def _validation_losses(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:

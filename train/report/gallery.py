@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from shards.draw import Picture
-from train.report.plots import scale_figure, to_svg
+from train.report.plots import BLACK, Curve, Plot, line_figure, scale_figure, to_svg
 from train.report.runs import Cell, Column
 from train.run_folder import PICTURES, PIECES
 from train.sample_pieces import Pieces, Values, load_pieces
@@ -70,8 +70,8 @@ def build_gallery(task: str, samples: Samples) -> Gallery | None:
     rows = []
     for of_sample in samples:
         one = next(iter(of_sample.values()))
-        tiles = [_tile(task, one, one.truth, "labels")]
-        tiles += [_tile(task, of_sample[name], of_sample[name].prediction, name) if name in of_sample else Tile(name)
+        tiles = [tile(task, one, one.truth, "labels")]
+        tiles += [tile(task, of_sample[name], of_sample[name].prediction, name) if name in of_sample else Tile(name)
                   for name in names]  # fmt: skip
         rows.append(tiles)
     scale = definition.colour_scale(context)
@@ -84,7 +84,25 @@ def build_gallery(task: str, samples: Samples) -> Gallery | None:
     )
 
 
-def _tile(task: str, pieces: Pieces, values: Values, name: str) -> Tile:
+def curve_plot(task: str, pieces: Pieces, shown: Sequence[tuple[str, Values]]) -> Plot:
+    """A sample's values of one task over their position, in the given colours."""
+    definition = DEFINITIONS[task]
+    curves = [Curve(list(enumerate(definition.curve(values[task]) or (), 1)), colour)
+              for colour, values in shown if task in values]  # fmt: skip
+    return Plot(pieces.key.rsplit("_", 1)[-1], "value", definition.words.unit, curves)
+
+
+def curve_figure(task: str, samples: Samples, colours: Mapping[str, str]) -> str:
+    """A plot per sample: labels in black, predictions in the columns' colours, all on one scale."""
+    plots = []
+    for of_sample in samples:
+        one = next(iter(of_sample.values()))
+        shown = [(BLACK, one.truth), *((colours[name], held.prediction) for name, held in of_sample.items())]
+        plots.append(curve_plot(task, one, shown))
+    return to_svg(line_figure(plots, 4, share_y="all", linear=True, size_in=(2.8, 2.1)), task)
+
+
+def tile(task: str, pieces: Pieces, values: Values, name: str) -> Tile:
     """The task's value of a sample, or the darkened image where there is none."""
     dark = np.asarray(cv2.resize(pieces.image // 3, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA), dtype=np.uint8)
     drawn = DEFINITIONS[task].tile(pieces.image, values[task], pieces.context, _SIDE_PX) if task in values else None

@@ -123,7 +123,7 @@ def _set_ticks(axes: Axes, plot: Plot, logarithmic: bool) -> None:
         axes.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
         return
     formatter = FuncFormatter(lambda value, position: tick_text(value))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(formatter)
     if logarithmic:
         axes.set_yscale("log")
@@ -142,7 +142,7 @@ def tick_text(value: float) -> str:
 
 
 def bar_figure(names: Sequence[str], series: Sequence[tuple[str, str, Sequence[float | None]]], x_label: str,
-               marks: Sequence[float | None] = (), width_in: float = 9.2) -> Figure:  # fmt: skip
+               marks: Sequence[float | None] = (), width_in: float = 11.2) -> Figure:  # fmt: skip
     """Horizontal bars: one group per name, in it a bar per series (label, colour, values).
 
     `marks` holds a value per name to compare with, drawn as a black line across the group.

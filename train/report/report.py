@@ -7,8 +7,9 @@ from pathlib import Path
 
 from shards.schema import TASKS
 from shards.writer import write_whole
-from train.report.figures import breakdown_figure, curve_figure, loss_figure, loss_table, metric_figure
-from train.report.gallery import Gallery, build_gallery, load_samples
+from train.report.extremes import build_extremes
+from train.report.figures import breakdown_figure, loss_figure, loss_table, metric_figure
+from train.report.gallery import Gallery, build_gallery, curve_figure, load_samples
 from train.report.runs import OWN_NETWORKS, Column, RunResult, build_columns, warnings
 from train.report.tables import (
     NetworkComparison,
@@ -48,6 +49,7 @@ def write_report(
         metrics=metric_figure(columns),
         galleries=galleries,
         curves=curves,
+        extremes=[found for task in TASKS if (found := build_extremes(task, columns))],
         breakdowns=_breakdowns(columns),
         runs=runs_table(runs),
         settings=settings_table(columns),

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanAbsolutePercentageError, MeanMetric, MeanSquaredError
 
 from shards.codec import decode_grey_into
-from shards.draw import Picture, beside, colour_depth, depth_scale, grey, thicken_sparse
+from shards.draw import Picture, beside, colour_depth, depth_colours, depth_scale, depth_ticks, grey, thicken_sparse
 from shards.schema import Task
 from train.tasks.binned_sums import BinnedSums
 from train.tasks.definition import (
@@ -173,9 +173,7 @@ class Depth:
 
     def colour_scale(self, context: TaskContext) -> ColourScale | None:
         """Metres, as `colour_depth` shows them."""
-        metres = np.linspace(0.01, context.max_m, 256, dtype=np.float32)[None]
-        ticks = [(mark / context.max_m, str(mark)) for mark in (0, 10, 25, 50, 75, 100, 123) if mark <= context.max_m]
-        return ColourScale(colour_depth(metres, context.max_m), ticks, "distance, m")
+        return ColourScale(depth_colours(256, context.max_m)[None], depth_ticks(context.max_m), "distance, m")
 
 
 def over_image(dark: Picture, depth_m: NDArray[np.float32], max_m: float) -> Picture:
