@@ -99,6 +99,7 @@ def packets_by_number(path: Path) -> dict[int, bytes]:
 
 def _likest(packet: bytes, intact: Mapping[int, bytes]) -> int:
     """The number of the packet that shares most bytes, at the same places from its beginning or from its end."""
+
     def shared(number: int) -> float:
         other = intact[number]
         ahead = sum(map(eq, packet, other))

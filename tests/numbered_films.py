@@ -76,8 +76,11 @@ def _checked(number: int) -> int:
 def write_film(path: Path, film: Film, frames: int) -> Path:
     """A film of that many numbered pictures."""
     with av.open(str(path), "w") as container:
-        options = {"libsvtav1": {"crf": "12", "preset": "8", "svtav1-params": "enable-tf=0:pred-struct=1:lp=1"},
-                   "libx264": {"crf": "20"}, "libvpx-vp9": {"crf": "20"}}
+        options = {
+            "libsvtav1": {"crf": "12", "preset": "8", "svtav1-params": "enable-tf=0:pred-struct=1:lp=1"},
+            "libx264": {"crf": "20"},
+            "libvpx-vp9": {"crf": "20"},
+        }
         stream = container.add_stream(film.codec, rate=film.rate, options=options.get(film.codec, {}))
         stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, film.pixels
         stream.codec_context.gop_size = film.key_every

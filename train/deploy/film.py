@@ -160,7 +160,7 @@ def _frames_without_times(container: InputContainer, stream: VideoStream) -> Ite
 def _decoded(
     container: InputContainer, stream: VideoStream, times: Sequence[int | None], numbers: dict[int, int]
 ) -> Iterator[av.VideoFrame]:
-    """Decoded frames with the packets' `times`. A packet with an error loses its number: it may give a frame as well."""
+    """Decoded frames with the packets' `times`; a packet with an error loses its number, as it may give a frame too."""
     following = iter(times)
     try:
         for packet in container.demux(stream):

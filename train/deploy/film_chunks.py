@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median_low
 from typing import BinaryIO
@@ -25,7 +26,7 @@ def place_chunks(
     the list at the file's end, which a cut takes away.
     """
     decoded = [packet.decode_time for packet in packets if packet.decode_time is not None]
-    ticks = max(1, median_low([later - earlier for earlier, later in zip(decoded, decoded[1:], strict=False)] or [1]))
+    ticks = max(1, median_low([later - earlier for earlier, later in pairwise(decoded)] or [1]))
     placed = []
     empty: set[int] = set()
     for packet, place in zip(packets, _places(path, packets, stream, listed, empty), strict=True):

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from statistics import median_low
 
@@ -80,8 +81,9 @@ def _index_by_rank(path: Path, packets: Sequence[StoredPacket], stream: VideoStr
     When a lacking sample would be shown is known but for the frames by which the film is reordered: frames of that
     moment get no number.
     """
-    listed = Counter(entry.timestamp for entry in stream.index_entries if not entry.is_discard)
-    lacking = sorted((listed - Counter(packet.decode_time for packet in packets)).elements())
+    listed: Counter[int | None] = Counter(entry.timestamp for entry in stream.index_entries if not entry.is_discard)
+    there = Counter(packet.decode_time for packet in packets)
+    lacking = sorted(time for time in (listed - there).elements() if time is not None)
     times = sorted(packet.time for packet in packets if packet.time is not None)
     delays = [packet.time - packet.decode_time for packet in packets if packet.time is not None
               and packet.decode_time is not None]  # fmt: skip
@@ -133,7 +135,7 @@ def _index_by_time(packets: list[StoredPacket], stream: VideoStream, container: 
         numbers = _numbers_by_step(times, step, start)
         total = round(Fraction(end_s).limit_denominator(10**6) / tick_s / step) if end_s else 0
         return FilmIndex(numbers, total, start, tick_s, notes)
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     longest = max(_JUMP_S, _JUMP_FRAMES * float(median_low(gaps) * tick_s)) if gaps else _JUMP_S
     notes += [f"its time jumps by {float(gap * tick_s):.1f} s" for gap in gaps if gap * tick_s > longest]
     if end_s and end_s - times[-1] * tick_s > longest:
@@ -175,7 +177,7 @@ def _drop_contradicting(packets: list[StoredPacket]) -> int:
     Returns how many the latter are. Decoding order and order of time differ by some frames in any film.
     """
     times = sorted(packet.time for packet in packets if packet.time is not None)
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     far = (_MOST_REORDERED + 2) * max(1, median_low(gaps or [1]))
     claimed = [packet.time for packet in packets]
     latest = claimed[0]
@@ -193,7 +195,7 @@ def _drop_contradicting(packets: list[StoredPacket]) -> int:
 
 def _regular_step(times: Sequence[int], stream: VideoStream, tick_s: Fraction) -> Fraction | None:
     """Ticks from frame to frame, if most times lie on the grid of one frame rate; None where durations differ."""
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     if not gaps:
         return None
     rates = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]

@@ -51,6 +51,17 @@ class Page:
     remarks: tuple[str, ...] = ()
 
 
+def is_image(path: Path) -> bool:
+    """Whether the file begins as an image; True where it is not there, which is said when it is read."""
+    try:
+        _opened(path).close()
+    except UnidentifiedImageError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def page_count(path: Path) -> int:
     """Pictures in the file, at least 1; 1 where it is no image, and 2 or more where it has pages and is damaged."""
     try:
@@ -121,8 +132,8 @@ def _read_page(opened: Image.Image, path: Path, number: int, rules: ImageRules) 
     """The page that the file stands at."""
     width, height = opened.size
     if width * height > rules.max_megapixels * 1e6:
-        return Page(None, f"{width} x {height} pixels are above the limit of {rules.max_megapixels:g} megapixels, which "
-                    "--max-megapixels raises")  # fmt: skip
+        limit = f"the limit of {rules.max_megapixels:g} megapixels, which --max-megapixels raises"
+        return Page(None, f"{width} x {height} pixels are above {limit}")
     tags = getattr(opened, "tag_v2", {})
     known = _known_maximum(opened, tags)
     inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
@@ -157,7 +168,8 @@ def _deep_values(opened: Image.Image, path: Path, number: int) -> NDArray[Any] |
     Pillow keeps the upper 8 bits alone where there are colours or alpha, so those are decoded by libpng and libtiff.
     """
     orientation = opened.getexif().get(_ORIENTATION, 1)
-    packed = str(opened.tile[0][3]) if opened.tile else ""
+    tiles = getattr(opened, "tile", None)
+    packed = str(tiles[0][3]) if tiles else ""  # as Pillow's decoder calls the form of the pixels
     if opened.mode == "F" or opened.mode.startswith("I"):
         opened.load()
         values = np.asarray(opened)

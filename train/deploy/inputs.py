@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from shards.draw import Picture
 from shards.reader import SampleRef, ShardSet
 from shards.schema import MANIFEST
 from train.deploy.film import FilmFrame, expected_frames, read_film
-from train.deploy.image_file import ImageRules, Page, nearly, page_count, read_pages
+from train.deploy.image_file import ImageRules, Page, is_image, nearly, page_count, read_pages
 from train.deploy.names import Names, numbered
 
-IMAGES = (".png", ".apng", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".apng")
 PAGED = (".png", ".apng", ".tif", ".tiff", ".webp", ".gif")  # these may hold several pictures
 FILMS = (".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".vob", ".ts", ".m2ts", ".mts",
          ".mjpeg", ".mjpg", ".h264", ".h265", ".hevc", ".ivf", ".flv", ".wmv", ".asf", ".ogv", ".mxf")  # fmt: skip
@@ -28,7 +28,7 @@ class ImageFile:
     name: str  # of the results
     path: Path
     pages: int = 1
-    rules: ImageRules = ImageRules()
+    rules: ImageRules = field(default_factory=ImageRules)
 
     def count(self) -> int:
         """Frames, as far as can be told without reading them."""
@@ -73,6 +73,7 @@ class Frame:
     reason: str = ""
     number: int | None = None  # of the frame or page in its file, from 0
     time_s: float | None = None  # of a film's frame since frame 0
+    film: str | None = None  # the name of the film that it is of
     lost: int = 1  # pictures that it stands for, where it has none; 0: it is a remark on its source
     remarks: tuple[str, ...] = ()  # on a picture that is there
 
@@ -105,8 +106,8 @@ def find_sources(
 
 
 def _open_file(path: Path, name: str, names: Names, rules: ImageRules) -> Source:
-    """A film where the name ends as films' names do, else an image."""
-    if path.suffix.lower() in FILMS:
+    """A film by the name's end, and where that tells nothing, whatever Pillow does not know."""
+    if path.suffix.lower() in FILMS or (path.suffix.lower() not in IMAGES and not is_image(path)):
         return FilmFile(names.take(name, many=True), path)
     pages = page_count(path) if path.suffix.lower() in PAGED else 1
     return ImageFile(names.take(name, many=pages > 1), path, pages, rules)
@@ -147,16 +148,16 @@ def film_frames(source: FilmFile) -> Iterator[Frame]:
     """The frames of a film; the last may say what is lost of it."""
     for read in read_film(source.path):
         if not isinstance(read, FilmFrame):
-            yield Frame(source.name, str(source.path), None, read.words, lost=read.lost)
+            yield Frame(source.name, str(source.path), None, read.words, film=source.name, lost=read.lost)
             continue
-        where = f"{source.path}, frame {read.number}"
         shade = nearly(read.image)
         yield Frame(
             numbered(source.name, read.number),
-            where if read.time_s is None else f"{where} at {read.time_s:.3f} s",
+            f"{source.path}, frame {read.number}",
             read.image,
             number=read.number,
             time_s=read.time_s,
+            film=source.name,
             remarks=(f"nearly {shade}",) if shade else (),
         )
 

@@ -12,6 +12,12 @@ def numbered(name: str, number: int) -> str:
     return f"{name}_{number:06d}"
 
 
+def is_numbered(name: str, of: str) -> bool:
+    """Whether the name is one that a frame or page of the file `of` may have."""
+    found = _NUMBERED.fullmatch(name)
+    return bool(found and found[1] == of)
+
+
 class Names:
     """The names that are taken. A file of many pictures takes its own name and all numbered ones under it."""
 
