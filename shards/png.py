@@ -21,25 +21,65 @@ MAX_IMAGE_PIXELS = 64_000_000  # a header that claims more is a decompression bo
 _BEGIN = b"\x89PNG\r\n\x1a\n"
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _HEADER_END = 33  # the first chunk, IHDR
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # in their order
+_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour type
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _KORNIA_MODES = {0: "mono", 2: "rgb", 6: "rgba"}  # by colour type
 _PACK_LEVEL = 2  # of zlib-ng
 
 
-def decode_png(data: bytes) -> NDArray[Any]:
+def decode_png(data: bytes, most_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[Any]:
     """PNG -> (H, W) or (H, W, channels) uint8 or uint16. Raises ValueError where it is cut short, damaged or huge."""
     if data[:8] != _BEGIN or len(data) < _HEADER_END:
         raise ValueError("not a PNG" if data else "empty file")
     width, height, bits, colour_type, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
-    if width * height > MAX_IMAGE_PIXELS:
-        raise ValueError(f"PNG of {width}x{height} pixels is larger than {MAX_IMAGE_PIXELS} pixels")
+    if width * height > most_pixels:
+        raise ValueError(f"PNG of {width}x{height} pixels is larger than {most_pixels} pixels")
     kinds = _check_chunks(data)
     try:
         if bits == 8 and not interlaced and colour_type in _KORNIA_MODES and b"tRNS" not in kinds:
             pixels = kornia_rs.io.decode_image_png_u8(data, (height, width), _KORNIA_MODES[colour_type])
             return np.asarray(pixels[:, :, 0] if colour_type == 0 else pixels)
-        return np.asarray(imagecodecs.png_decode(data))
+        return np.asarray(imagecodecs.png_decode(_pixel_chunks(data)))
     except Exception as error:  # kornia-rs raises nothing more special
         raise ValueError(f"damaged PNG: {error}") from error
+
+
+def _pixel_chunks(data: bytes) -> bytes:
+    """The chunks alone that pixels come from, checked: libpng prints what it thinks of others on stderr, unasked.
+
+    Raises ValueError where one is not as the format says.
+    """
+    kept: list[tuple[bytes, bytes]] = []
+    at = len(_BEGIN)
+    while at + 12 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        if kind in _PIXEL_CHUNKS:
+            kept.append((kind, data[at + 8 : at + 8 + size]))
+        at += 12 + size
+    width, height, bits, colour_type, packing, filtering, interlaced = struct.unpack(">IIBBBBB", kept[0][1])
+    if bits not in _BITS.get(colour_type, ()) or packing or filtering or interlaced > 1:
+        raise ValueError("its header is none that the format knows")
+    kinds = [kind for kind, _ in kept]
+    palette = b"".join(content for kind, content in kept if kind == b"PLTE")
+    clear = {0: (2,), 2: (6,), 3: range(1, len(palette) // 3 + 1)}.get(colour_type, ())
+    if any(kind == b"tRNS" and len(content) not in clear for kind, content in kept) or kinds.count(b"tRNS") > 1:
+        raise ValueError("its chunk of transparent colours does not fit")
+    if kinds.count(b"PLTE") > 1 or len(palette) % 3 or b"PLTE" in kinds[kinds.index(b"IDAT") :]:
+        raise ValueError("its palette does not fit")
+    order = sorted(kept, key=lambda chunk: _PIXEL_CHUNKS.index(chunk[0]))
+    if interlaced:
+        sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in _ADAM7]
+    else:
+        sizes = [(width, height)]
+    inflated = zlib.decompressobj()
+    pixels = inflated.decompress(b"".join(content for kind, content in kept if kind == b"IDAT"))
+    row_bits = bits * _CHANNELS[colour_type]
+    wanted = sum(rows * (1 + (columns * row_bits + 7) // 8) for columns, rows in sizes if columns > 0 and rows > 0)
+    if len(pixels) != wanted or not inflated.eof or inflated.unused_data:
+        raise ValueError(f"it must hold {wanted} bytes of pixels, got {len(pixels)}")
+    return _BEGIN + b"".join(_chunk(kind, content) for kind, content in order)
 
 
 def _check_chunks(data: bytes) -> set[bytes]:

@@ -23,14 +23,23 @@ from shards.reader import ShardSet
 from tests.test_export import write_checkpoint
 from tests.tiny_shards import write_tiny_shards
 from train.cli import predict
+from train.deploy.image_file import read_image
 from train.deploy.inference import load_inference_model
-from train.deploy.inputs import Frame, find_sources, read_image
+from train.deploy.inputs import Frame, find_sources
 from train.deploy.predictor import Prediction, Predictor, predict_frames
-from train.deploy.undistort import Lens, Lenses, camera_of
+from train.deploy.undistort import FrameUndistorter, Undistorter, camera_of
 from train.engine.checkpoint import load_checkpoint
 from train.stop import Stopped
 from train.tasks.box_grid import detections
-from train.tasks.path_overlay import CAR_WIDTH_M, STEERING_RATIO, WAY_M, WHEELBASE_M, draw_way, way, wheel_tracks
+from train.tasks.path_overlay import (
+    CAR_WIDTH_M,
+    PATH_M,
+    STEERING_RATIO,
+    WHEELBASE_M,
+    draw_path,
+    ground_path,
+    wheel_tracks,
+)
 
 SIZE = 256
 
@@ -141,14 +150,14 @@ def test_resized_maps_back():
 
 def test_a_raw_frame_becomes_what_the_shards_hold(checkpoint: Path, synthetic: Path, shards: Path):
     """Undistorted and squeezed, a stored frame is the sample's image but for JPEG and the kind of averaging."""
-    predictor = Predictor(checkpoint, torch.device("cpu"), 0.3)
+    predictor = Predictor.load(checkpoint, "cpu")
     source = find_source(synthetic, cameras={"frontcenter"}, skip=shards, allow_cut_tars=False)
     opened = ShardSet(shards)
     ref = opened.samples("val")[0]
     frame = next(frame for frame in source.frames if frame.key == ref.key)
     raw = decode_image(frame.files["image"].read())
     sample = opened.load(ref, ["image"])["image"].astype(float)
-    straight = Lenses().undistorted(Frame("x_frontcenter_1", "", raw))
+    straight = FrameUndistorter().undistorted(Frame("x_frontcenter_1", "", raw))
     assert straight.image is not None
     noise = {}
     for how, image in (("undistorted", straight.image), ("raw", raw)):
@@ -256,7 +265,7 @@ def test_mistakes(checkpoint: Path, tiny: Path, tmp_path: Path):
         ((checkpoint, tmp_path / "empty"), 1, f"{tmp_path / 'empty'} holds no image: .png, .jpg, "),
         ((tmp_path / "text.pt", image), 1, "text.pt cannot be read (UnpicklingError): damaged, or not ours"),
         ((tmp_path / "none.pt", image), 1, "none.pt is no file: amtl-train writes last.pt and best.pt"),
-        ((checkpoint, tmp_path / "cut.mp4"), 1, "none of 1 inputs could be used (a video without frames: 1)"),
+        ((checkpoint, tmp_path / "cut.mp4"), 1, "cut.mp4: no film, or one that was cut or damaged"),
         ((checkpoint, image, "--out", tmp_path / "file" / "x"), 1, "file/x cannot be written: Not a directory"),
         ((checkpoint, image, "--device", "cuda"), 1, "--device cuda needs a GPU that torch can use"),
         ((checkpoint, tiny, "--undistort"), 2, "the images of shards are undistorted already"),
@@ -309,7 +318,7 @@ def test_the_lens_follows_the_calibration():
     """A pixel of the straight image shows what the calibration puts there; near the corners that is 40 px away."""
     columns = np.repeat(np.arange(1920, dtype=np.float32)[None] / 8, 1208, axis=0)
     stored = np.repeat(columns.astype(np.uint8)[..., None], 3, axis=2)
-    lens = Lens.of(FRONT_CENTER)
+    lens = Undistorter.of(FRONT_CENTER)
     x, y = (2000 - 80) / 2 - 700, 100.0
     expected = lens.maps[0][int(y), int(x)]
     camera, raw = FRONT_CENTER.undistorted, FRONT_CENTER.raw
@@ -333,23 +342,23 @@ def test_camera_of(name: str, camera: str):
 
 def test_another_camera_needs_its_calibration():
     frame = Frame("1_camera_sideleft_2", "", np.zeros((1208, 1920, 3), np.uint8))
-    refused = Lenses().undistorted(frame)
+    refused = FrameUndistorter().undistorted(frame)
     assert (refused.image, refused.reason) == (None, "of camera sideleft, whose lens only --calibration tells")
-    assert Lenses({"sideleft": FRONT_CENTER}).undistorted(frame).image is not None
+    assert FrameUndistorter({"sideleft": FRONT_CENTER}).undistorted(frame).image is not None
 
 
 @pytest.mark.parametrize("angle_deg", [-90.0, -10.0, 0.0, 45.0])
 def test_the_way_is_a_bicycle_s_circle(angle_deg: float):
-    x, y, heading = way([angle_deg] * 10).T
+    x, y, heading = ground_path([angle_deg] * 10).T
     turn = np.deg2rad(-angle_deg / STEERING_RATIO)
-    assert heading[-1] == pytest.approx(WAY_M * np.tan(turn) / WHEELBASE_M)
+    assert heading[-1] == pytest.approx(PATH_M * np.tan(turn) / WHEELBASE_M)
     if angle_deg:
         radius = WHEELBASE_M / np.tan(turn)
         np.testing.assert_allclose(np.hypot(x, y - radius), abs(radius), rtol=1e-3)
 
 
 def test_later_angles_bend_the_later_way():
-    _, y, _ = way([0.0] * 5 + [-60.0] * 5).T
+    _, y, _ = ground_path([0.0] * 5 + [-60.0] * 5).T
     assert np.abs(y[: len(y) // 2]).max() == 0
     assert y[-1] > 1  # to the left
 
@@ -365,13 +374,13 @@ def test_the_way_in_a_frame():
     np.testing.assert_allclose((small + 0.5) / 256, (left + 0.5) / [1920, 1208])
     bent, _ = wheel_tracks([-40.0] * 10, 1920, 1208)
     assert bent[-1, 0] < left[-1, 0] - 100
-    drawn = draw_way(np.zeros((120, 200, 3), np.uint8), [-30.0] * 10)
+    drawn = draw_path(np.zeros((120, 200, 3), np.uint8), [-30.0] * 10)
     assert drawn[60:].any()
     assert not drawn[:60].any()
 
 
 def test_a_stop_keeps_what_is_written(checkpoint: Path, tmp_path: Path):
-    predictor = Predictor(checkpoint, torch.device("cpu"), 0.3)
+    predictor = Predictor.load(checkpoint, "cpu")
     sources, _ = find_sources([save(tmp_path / f"{number}.png") for number in range(6)], "val", tmp_path)
     written: list[str] = []
     with pytest.raises(Stopped):

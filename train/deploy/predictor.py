@@ -19,6 +19,8 @@ from shards.draw import Picture
 from train.deploy.inference import load_inference_model
 from train.deploy.inputs import Frame, Source, jobs_of
 from train.engine.checkpoint import Checkpoint, check_classes, load_checkpoint
+from train.engine.run import find_device
+from train.sample_pieces import SHOWN_SCORE
 from train.stop import Stopped
 from train.tasks import DEFINITIONS
 
@@ -42,20 +44,55 @@ class Prediction:
 
 
 class Predictor:
-    """A checkpoint's network on a device."""
+    """A checkpoint's network on a device: `Predictor.load(path).predict(image)`."""
 
-    def __init__(self, path: Path, device: torch.device, min_score: float) -> None:
-        """Raises ValueError where the checkpoint is none, or has other classes than ours."""
-        self.checkpoint: Checkpoint = load_checkpoint(path)
-        self.facts = self.checkpoint["facts"]
-        check_classes(self.facts, path, "A2D2 (shards/classes.py)")
-        self.tasks: list[str] = list(self.checkpoint["tasks"])
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, min_score: float) -> None:
+        self.checkpoint = checkpoint
+        self.facts = checkpoint["facts"]
+        self.tasks: list[str] = list(checkpoint["tasks"])
         self.size_px: int = self.facts["size_px"]
         self.min_score = min_score
         self.device = device
-        module, self.config = load_inference_model(self.checkpoint, self.tasks, logits=False)
+        module, self.config = load_inference_model(checkpoint, self.tasks, logits=False)
         self.module = module.to(device)
         self.context = module.context
+
+    @classmethod
+    def load(cls, path: Path | str, device: str = "auto", min_score: float = SHOWN_SCORE) -> Predictor:
+        """Load a file that amtl-train wrote, best.pt or last.pt.
+
+        `device` is `cpu`, `cuda`, or `auto` for a GPU where there is one; boxes below `min_score` (objectness times
+        class score, 0..1) are left out. Raises ValueError where the file is no checkpoint, or has other classes.
+        """
+        path = Path(path)
+        checkpoint = load_checkpoint(path)
+        check_classes(checkpoint["facts"], path, "A2D2 (shards/classes.py)")
+        return cls(checkpoint, find_device(device), min_score)
+
+    def predict(self, image: Picture) -> Prediction:
+        """Predict for one image, (H, W, 3) uint8 RGB of any size; the result is in its pixels."""
+        return self.predict_many([image])[0]
+
+    def predict_many(self, images: Sequence[Picture]) -> list[Prediction]:
+        """Predict for several images, which may differ in size, in one forward pass."""
+        for image in images:
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+                raise ValueError(f"image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
+        found = self.predict_squeezed([self.squeeze(image) for image in images]) if images else []
+        return [prediction.resized(image.shape[1], image.shape[0])
+                for prediction, image in zip(found, images, strict=True)]  # fmt: skip
+
+    def record(self, path: Path) -> dict[str, Any]:
+        """Return what `predictions.json` says about the network."""
+        return {
+            "checkpoint": str(path),
+            "epoch": self.checkpoint["progress"]["epoch"],
+            "manifest_sha256": self.checkpoint["manifest_sha256"],  # of the training data
+            "tasks": self.tasks,
+            "size_px": self.size_px,
+            "max_m": self.facts["max_m"],
+            "min_score": self.min_score,
+        }
 
     def squeeze(self, image: Picture) -> Picture:
         """(H, W, 3) of any size -> (S, S, 3): the whole frame; along an axis that shrinks pixels are averaged."""
@@ -68,8 +105,8 @@ class Predictor:
             image = np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
         return image
 
-    def predict(self, samples: Sequence[Picture]) -> list[Prediction]:
-        """Squeezed frames -> a prediction each, in their pixels."""
+    def predict_squeezed(self, samples: Sequence[Picture]) -> list[Prediction]:
+        """Predict for images of the network's size, (S, S, 3) uint8 RGB each; the results are in those pixels."""
         images = torch.from_numpy(np.stack(samples)).to(self.device)
         with torch.no_grad():
             found = {name: values.cpu() for name, values in self.module(images).items()}
@@ -111,7 +148,7 @@ def predict_frames(
             if stopping():
                 raise Stopped
             seen = [(frame, sample) for frame, sample in batch if sample is not None]
-            found = predictor.predict([sample for _, sample in seen]) if seen else []
+            found = predictor.predict_squeezed([sample for _, sample in seen]) if seen else []
             written.extend(
                 (frame, pool.submit(put, frame, prediction)) for (frame, _), prediction in zip(seen, found, strict=True)
             )

@@ -15,15 +15,15 @@ from train.deploy.inputs import Frame
 
 
 @dataclass(frozen=True)
-class Lens:
-    """Takes the distortion out of a camera's stored images, which keep their size."""
+class Undistorter:
+    """Undistorts the stored images of one camera; they keep their size."""
 
     calibration: Calibration
     maps: tuple[NDArray[np.float32], NDArray[np.float32]]
 
     @classmethod
-    def of(cls, calibration: Calibration) -> Lens:
-        """With its maps made."""
+    def of(cls, calibration: Calibration) -> Undistorter:
+        """Compute the pixel maps of a calibration."""
         height, width = calibration.height_px, calibration.width_px
         stored = np.empty((height, width, 2), np.float32)
         for row in range(height):  # OpenCV takes 240 bytes for each pixel that it is given
@@ -40,24 +40,24 @@ class Lens:
         return np.asarray(straight, dtype=np.uint8)
 
 
-class Lenses:
-    """A lens for each camera that A2D2's file names tell; a file whose name tells none is of the front centre one."""
+class FrameUndistorter:
+    """Undistorts frames by the camera that A2D2's file names tell: front centre where a name tells none."""
 
     def __init__(self, calibrations: dict[str, Calibration] | None = None) -> None:
         self._calibrations: dict[str, Calibration] = {"frontcenter": FRONT_CENTER, **(calibrations or {})}
-        self._made: dict[str, Lens] = {}
+        self._undistorters: dict[str, Undistorter] = {}
 
     def undistorted(self, frame: Frame) -> Frame:
-        """The frame without distortion, or with the reason why that cannot be."""
+        """Return the frame without distortion, or with the reason why that cannot be."""
         if frame.image is None:
             return frame
         camera = camera_of(frame.name)
         try:
             if camera not in self._calibrations:
-                raise ValueError(f"of camera {camera}, whose lens only --calibration tells")
-            if camera not in self._made:
-                self._made[camera] = Lens.of(self._calibrations[camera])
-            return replace(frame, image=self._made[camera].undistort(frame.image))
+                raise ValueError(f"of camera {camera}, which needs --calibration")
+            if camera not in self._undistorters:
+                self._undistorters[camera] = Undistorter.of(self._calibrations[camera])
+            return replace(frame, image=self._undistorters[camera].undistort(frame.image))
         except ValueError as error:
             return replace(frame, image=None, reason=str(error))
 

@@ -1,8 +1,8 @@
-"""The way that steering angles lead, on the ground and over an image: a sketch, since speed and camera are assumed.
+"""The path that steering angles lead along, on the ground and drawn over an image; speed and camera are assumed.
 
-The ten angles are taken one after the other along 30 m of way, each turning a car of A2D2's kind as a bicycle model
-does, and the ground is seen as A2D2's front camera sees it, squeezed or stretched with the frame as the network's
-training images were. An image of another camera shows the turn, not the place.
+The ten angles apply one after the other along a path of 30 m, by the bicycle model of A2D2's car. The ground is
+projected as A2D2's front centre camera sees it, scaled with the frame. In an image of another camera the overlay shows
+the direction of the turn, not its place.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from shards.geometry import FRONT_CENTER, project
 WHEELBASE_M = 2.99  # Audi Q7, A2D2's car
 STEERING_RATIO = 15.8  # degrees of the steering wheel per degree of the front wheels
 CAMERA_HEIGHT_M = 1.70  # above the ground, as under A2D2's boxes
-WAY_M = 30.0
+PATH_M = 30.0
 CAR_WIDTH_M = 1.97
 _STEP_M = 0.25
 _BEGIN_M = 4.5  # nearer ground lies below the picture
 _COLOUR = (230, 159, 0)  # Okabe and Ito's orange, as the steering dial's hand
 
 
-def way(angles_deg: Sequence[float]) -> NDArray[np.float64]:
+def ground_path(angles_deg: Sequence[float]) -> NDArray[np.float64]:
     """Degrees of the wheel, left negative -> (N, 3) x forward, y left, heading (radians, left positive) of the car.
 
     Starts at (0, 0, 0); points are _STEP_M apart.
     """
-    steps = np.arange(0, WAY_M, _STEP_M)
-    angles = np.asarray(angles_deg, dtype=np.float64)[(steps / WAY_M * len(angles_deg)).astype(int)]
+    steps = np.arange(0, PATH_M, _STEP_M)
+    angles = np.asarray(angles_deg, dtype=np.float64)[(steps / PATH_M * len(angles_deg)).astype(int)]
     curvature = -np.tan(np.deg2rad(angles / STEERING_RATIO)) / WHEELBASE_M  # 1/m, left positive
     heading = np.concatenate([[0.0], np.cumsum(curvature * _STEP_M)])
     middle = (heading[1:] + heading[:-1]) / 2
@@ -42,8 +42,8 @@ def way(angles_deg: Sequence[float]) -> NDArray[np.float64]:
 
 
 def wheel_tracks(angles_deg: Sequence[float], width_px: int, height_px: int) -> list[NDArray[np.float64]]:
-    """The left and the right edge of the way in pixels of a frame, each (n, 2) col, row; near to far."""
-    x, y, heading = way(angles_deg).T
+    """Return the left and the right edge of the path in pixels of a frame, each (n, 2) column, row; near to far."""
+    x, y, heading = ground_path(angles_deg).T
     tracks = []
     for side in (CAR_WIDTH_M / 2, -CAR_WIDTH_M / 2):
         edge = np.stack([x - side * np.sin(heading), y + side * np.cos(heading)], axis=1)
@@ -54,8 +54,8 @@ def wheel_tracks(angles_deg: Sequence[float], width_px: int, height_px: int) -> 
     return tracks
 
 
-def draw_way(image: Picture, angles_deg: Sequence[float]) -> Picture:
-    """The image with the way that the angles lead: its area tinted, its edges as lines."""
+def draw_path(image: Picture, angles_deg: Sequence[float]) -> Picture:
+    """Return the image with the path drawn over it: its area tinted, its edges as lines."""
     height_px, width_px = image.shape[:2]
     tracks = wheel_tracks(angles_deg, width_px, height_px)
     if min(len(track) for track in tracks) < 2:

@@ -29,7 +29,7 @@ from train.tasks.definition import (
     TrainingDefaults,
     Words,
 )
-from train.tasks.path_overlay import draw_way
+from train.tasks.path_overlay import draw_path
 from train.tasks.tensors import ALONE, check_shapes, wide
 
 ANGLES_DEG = (0, 5, 20, 90)  # lower ends of the bins of the breakdown, by the true angle to either side
@@ -125,7 +125,7 @@ class Steering:
 
     def overlay(self, image: Picture, value: list[float]) -> Picture:
         """The path that the angles lead along, on the ground."""
-        return draw_way(image, value)
+        return draw_path(image, value)
 
     def panel(self, image: Picture, value: list[float], context: TaskContext) -> Picture | None:
         """The path on the image and the dial show all."""

@@ -1,0 +1,109 @@
+"""Copies of films with damage, and what became of their frames."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from operator import eq
+from pathlib import Path
+
+import av
+
+from tests.numbered_films import shown_number
+from train.deploy.film import FilmReport, read_film
+from train.deploy.film_index import index_film
+from train.deploy.film_packets import is_shown, picture_stream
+
+TS_PACKET_BYTES = 188
+WAYS = ("cut", "flip", "flips", "zeros", "hole", "piece")
+
+
+@dataclass
+class Verdict:
+    """What became of a film's frames."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+
+def damage(data: bytes, draw: random.Random) -> tuple[str, bytes]:
+    """A damaged copy, and how it was damaged."""
+    way = draw.choice(WAYS)
+    damaged = bytearray(data)
+    at = draw.randrange(len(data))
+    size = draw.randrange(1, max(2, len(data) // 20))
+    if way == "cut":
+        del damaged[max(1, at) :]
+    elif way == "flip":
+        damaged[at] ^= 1 << draw.randrange(8)
+    elif way == "flips":
+        for _ in range(draw.randrange(2, 12)):
+            damaged[draw.randrange(len(data))] = draw.randrange(256)
+    elif way == "zeros":
+        damaged[at : at + size] = bytes(len(damaged[at : at + size]))
+    elif way == "hole":
+        del damaged[at : at + size]
+    else:
+        damaged[at:at] = draw.randbytes(size)
+    return f"{way} at {at} of {len(data)}", bytes(damaged)
+
+
+def judge(path: Path, intact: Mapping[int, bytes]) -> Verdict:
+    """Compare the numbers that frames have with those that they show, and the losses with what is lacking.
+
+    `intact` are the packets of the whole film by frame number. Codecs without checksums decode some damaged packets
+    without an error: a frame that shows another number is no other frame if its packet is the damaged one of its own.
+    """
+    verdict = Verdict()
+    said, there = False, set()
+    stored: dict[int, bytes] | None = None
+    for read in read_film(path):
+        if isinstance(read, FilmReport):
+            said = True
+            continue
+        shown = shown_number(read.image)
+        there.add(read.number)
+        if shown == read.number:
+            verdict.counts["right"] += 1
+            continue
+        stored = packets_by_number(path) if stored is None else stored
+        if _likest(stored[read.number], intact) == read.number:
+            verdict.counts["damaged picture"] += 1
+        else:
+            verdict.counts["another frame"] += 1
+            verdict.wrong.append(f"frame {read.number} shows {shown}")
+    lost = len(intact) - len(there & set(range(len(intact))))
+    verdict.counts["lost"] = lost
+    whole_packets = path.suffix == ".ts" and path.stat().st_size % TS_PACKET_BYTES == 0
+    if lost and not said and not whole_packets:  # nothing shows that a transport stream was longer
+        verdict.counts["silent"] += lost
+        verdict.wrong.append(f"{lost} frames are lost without a word")
+    return verdict
+
+
+def packets_by_number(path: Path) -> dict[int, bytes]:
+    """The packets of a film by the numbers of their frames."""
+    with av.open(str(path)) as container:
+        index = index_film(path, container, picture_stream(container))
+    packets = {}
+    times = iter(index.times)
+    with av.open(str(path)) as container:
+        stream = picture_stream(container)
+        for packet in container.demux(stream):
+            if is_shown(packet, stream) and (number := index.numbers.get(next(times) or 0)) is not None:
+                packets[number] = bytes(packet)
+    return packets
+
+
+def _likest(packet: bytes, intact: Mapping[int, bytes]) -> int:
+    """The number of the packet that shares most bytes, at the same places from its beginning or from its end."""
+
+    def shared(number: int) -> float:
+        other = intact[number]
+        ahead = sum(map(eq, packet, other))
+        behind = sum(map(eq, reversed(packet), reversed(other)))
+        return max(ahead, behind) / max(len(packet), len(other), 1)
+
+    return max(intact, key=shared)

@@ -1,0 +1,245 @@
+"""The number of each frame of a film, found from its packets without decoding them.
+
+A number is the frame's place in the film as it was recorded, so lost frames leave a gap in the numbers:
+
+- MP4 and MOV list all samples: the number is the rank of the frame's time among all times of the list.
+- AVI lists its chunks: a chunk's place in the list is its time, and the times are the numbers.
+- Other containers (Matroska, WebM, MPEG-TS, ...) have no list. In a regular film the number is the time since the first
+  frame over the duration of one frame; where durations differ it is the rank among the times that are there.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from statistics import median_low
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from train.deploy.film_chunks import place_chunks
+from train.deploy.film_packets import StoredPacket, read_packets
+
+_TS_PACKET_BYTES = (188, 192, 204)
+_REGULAR_SHARE = 0.8  # of the times that lie on the grid of one frame rate, in a regular film
+_MOST_REORDERED = 16  # frames by which a codec's decoding order may differ from the order of time
+_JUMP_S, _JUMP_FRAMES = 1.0, 5  # a gap above both is a jump in the time of a film with irregular times
+
+
+@dataclass(frozen=True)
+class FilmIndex:
+    """The numbers of a film's frames, and the losses that show without decoding."""
+
+    numbers: dict[int, int]  # time in ticks -> frame number from 0
+    total: int  # frames that the film should hold
+    start: int  # time of frame 0 in ticks
+    tick_s: Fraction
+    notes: list[str]  # losses of an unknown number of frames
+    remarks: list[str] = field(default_factory=list)  # what is no loss
+    times: list[int | None] = field(default_factory=list)  # of each packet's frame; empty: the packets have no times
+    repeats: frozenset[int] = frozenset()  # numbers of frames that the film shows by repeating the one before
+    depth: int = 0  # frames by which decoding order differs from the order of time
+
+    def time_s(self, time: int) -> float:
+        """Seconds since frame 0."""
+        return round(float((time - self.start) * self.tick_s), 6)
+
+
+def index_film(path: Path, container: InputContainer, stream: VideoStream) -> FilmIndex:
+    """Read all packets of a film that was just opened."""
+    chunks = [entry.pos for entry in stream.index_entries]  # before reading, which adds what it finds
+    packets, notes = read_packets(container, stream)
+    if container.format.name == "mpegts" and all(path.stat().st_size % size for size in _TS_PACKET_BYTES):
+        notes.append("the file ends within a packet: what followed is missing")
+        packets[-1:] = [replace(packet, whole=False) for packet in packets[-1:]]
+    if container.format.name == "mpegts":  # a gap is noted with a packet beside the one that it is in
+        whole = [packet.whole for packet in packets]
+        packets = [replace(packet, whole=all(whole[max(0, row - 1) : row + 1])) for row, packet in enumerate(packets)]
+    if container.format.name == "avi":
+        packets, repeats = place_chunks(path, packets, stream.index, chunks)
+        index = _index_by_place(packets, stream, len(chunks), repeats)
+    elif not packets or any(packet.time is None for packet in packets):
+        return FilmIndex({}, max(stream.frames, len(packets)), 0, stream.time_base or Fraction(1), notes)
+    elif "mp4" in container.format.name.split(","):
+        index = _index_by_rank(path, packets, stream)
+    else:
+        index = _index_by_time(packets, stream, container)
+    time = [packet.time if packet.whole else None for packet in packets]
+    total = max(index.total, max(index.numbers.values(), default=-1) + 1)
+    return replace(index, times=time, total=total, notes=notes + index.notes, depth=_depth(time, index.numbers))
+
+
+def _index_by_rank(path: Path, packets: Sequence[StoredPacket], stream: VideoStream) -> FilmIndex:
+    """MP4: the rank among all samples of the list, those that the file lacks included.
+
+    When a lacking sample would be shown is known but for the frames by which the film is reordered: frames of that
+    moment get no number.
+    """
+    listed: Counter[int | None] = Counter(entry.timestamp for entry in stream.index_entries if not entry.is_discard)
+    there = Counter(packet.decode_time for packet in packets)
+    lacking = sorted(time for time in (listed - there).elements() if time is not None)
+    times = sorted(packet.time for packet in packets if packet.time is not None)
+    delays = [packet.time - packet.decode_time for packet in packets if packet.time is not None
+              and packet.decode_time is not None]  # fmt: skip
+    numbers = {}
+    for time, count in Counter(times).items():
+        before = bisect_left(lacking, time - max(delays))
+        if count == 1 and before == bisect_right(lacking, time - min(delays)):
+            numbers[time] = bisect_left(times, time) + before
+    start = times[0] if not lacking else min(times[0], lacking[0] + min(delays))
+    tick_s = stream.time_base or Fraction(1)
+    return FilmIndex(numbers, len(packets) + len(lacking), start, tick_s, *_edited(path, stream, len(packets)))
+
+
+def _edited(path: Path, stream: VideoStream, shown: int) -> tuple[list[str], list[str]]:
+    """A loss where an MP4's list of durations has other samples than its list of sizes; frames that edits hide."""
+    if stream.frames <= shown:
+        return [], []
+    with av.open(str(path), options={"ignore_editlist": "1"}) as unedited:
+        listed = len(unedited.streams[stream.index].index_entries)
+    if listed != stream.frames:
+        return [f"its lists of frames disagree: {stream.frames} or {listed}"], []
+    hidden = listed - sum(not entry.is_discard for entry in stream.index_entries)
+    return [], [f"its edit list hides {hidden} of the {listed} frames that it holds"] if hidden > 0 else []
+
+
+def _index_by_place(
+    packets: Sequence[StoredPacket], stream: VideoStream, listed: int, repeats: frozenset[int]
+) -> FilmIndex:
+    """AVI: the place among the chunks; a film that shows frames later than it decodes them begins at a later time."""
+    times = _single_times(packets)
+    first = next((packet for packet in packets if packet.time is not None), None)
+    start = (first.time or 0) - (first.decode_time or 0) if first else 0
+    rate = stream.average_rate or Fraction(1)
+    total = max(listed, stream.frames, len(packets))
+    return FilmIndex({time: time - start for time in times}, total, start, 1 / rate, [], repeats=repeats)
+
+
+def _index_by_time(packets: list[StoredPacket], stream: VideoStream, container: InputContainer) -> FilmIndex:
+    """A container without a list. `packets` lose times that contradict the others."""
+    tick_s = stream.time_base or Fraction(1)
+    backwards = _drop_contradicting(packets)
+    notes = [f"its time runs backwards after {len(packets) - backwards} frames"] if backwards else []
+    times = _single_times(packets)
+    step = _regular_step(times, stream, tick_s)
+    matroska = "matroska" in container.format.name.split(",")
+    start = _matroska_start(packets[0], times[0], stream, tick_s) if matroska else times[0]
+    end_s = _end_s(container, stream) if matroska else 0.0
+    if step is not None:
+        numbers = _numbers_by_step(times, step, start)
+        total = round(Fraction(end_s).limit_denominator(10**6) / tick_s / step) if end_s else 0
+        return FilmIndex(numbers, total, start, tick_s, notes)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    longest = max(_JUMP_S, _JUMP_FRAMES * float(median_low(gaps) * tick_s)) if gaps else _JUMP_S
+    notes += [f"its time jumps by {float(gap * tick_s):.1f} s" for gap in gaps if gap * tick_s > longest]
+    if end_s and end_s - times[-1] * tick_s > longest:
+        notes.append(f"its last frame is of {float(times[-1] * tick_s):.1f} s, it should last {end_s:.1f} s")
+    total = max(len(packets), round(end_s / float(median_low(gaps) * tick_s)) if notes and gaps else 0)
+    return FilmIndex({time: number for number, time in enumerate(times)}, total, times[0], tick_s, notes)
+
+
+def _matroska_start(first: StoredPacket, time: int, stream: VideoStream, tick_s: Fraction) -> int:
+    """The time of the film's first frame, which may be lost: where the index begins earlier, or the time late."""
+    indexed = min((entry.timestamp for entry in stream.index_entries), default=time)
+    if indexed < time:
+        return indexed
+    return time if first.key and time * tick_s < _JUMP_S else 0
+
+
+def _single_times(packets: Sequence[StoredPacket]) -> list[int]:
+    """The times in order, without those that two packets claim."""
+    counted = Counter(packet.time for packet in packets if packet.time is not None)
+    return sorted(time for time, count in counted.items() if count == 1)
+
+
+def _end_s(container: InputContainer, stream: VideoStream) -> float:
+    """When a Matroska film ends by its header; 0.0 where it does not say so."""
+    hours, colon, rest = stream.metadata.get("DURATION", "").partition(":")
+    minutes, colon, seconds = rest.partition(":")
+    try:
+        if colon:
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        return 0.0
+    alone = len(container.streams) == 1  # other streams may end later
+    return container.duration / av.time_base if alone and container.duration else 0.0
+
+
+def _drop_contradicting(packets: list[StoredPacket]) -> int:
+    """Take the time from packets that are far from their neighbours, and from all after a step back in time.
+
+    Returns how many the latter are. Decoding order and order of time differ by some frames in any film.
+    """
+    times = sorted(packet.time for packet in packets if packet.time is not None)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    far = (_MOST_REORDERED + 2) * max(1, median_low(gaps or [1]))
+    claimed = [packet.time for packet in packets]
+    latest = claimed[0]
+    for row, time in enumerate(claimed):
+        nearby = [near for near in claimed[max(0, row - 2) : row + 3] if near is not None]
+        if time is None or abs(time - median_low(nearby)) > far:
+            packets[row] = replace(packets[row], time=None)
+            continue
+        latest = max(time, latest or time)
+        if time < latest - far:
+            packets[row:] = [replace(packet, time=None) for packet in packets[row:]]
+            return len(packets) - row
+    return 0
+
+
+def _regular_step(times: Sequence[int], stream: VideoStream, tick_s: Fraction) -> Fraction | None:
+    """Ticks from frame to frame, if most times lie on the grid of one frame rate; None where durations differ."""
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    if not gaps:
+        return None
+    rates = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
+    usual = median_low(gaps)
+    steps = [step for step in (1 / (rate * tick_s) for rate in rates) if abs(step - usual) <= max(1, usual / 20)]
+    best = max([*steps, Fraction(usual)], key=lambda step: len(_numbers_by_step(times, step, times[0])))
+    single = sum(_on_grid(gap, best) == 1 for gap in gaps)
+    return best if single >= _REGULAR_SHARE * len(gaps) else None
+
+
+def _on_grid(gap: int, step: Fraction) -> int:
+    """How many steps a gap is; 0 where it is no whole number of them."""
+    count = round(gap / step)
+    most_off = min(step / 4, max(Fraction(1), step / 50) + (count - 1) * step / 200)
+    return count if abs(gap - count * step) <= most_off else 0
+
+
+def _numbers_by_step(times: Sequence[int], step: Fraction, start: int) -> dict[int, int]:
+    """Numbers of the times, counted in steps from one time on the grid to the next.
+
+    Between two of them there may be as many others as there are steps, as cameras jitter; if there are more or fewer,
+    it is not known which frame each of them is, and they get no number.
+    """
+    numbers: dict[int, int] = {}
+    anchor, number, between = start, 0, list[int]()
+    for time in times:
+        count = _on_grid(time - anchor, step) if time != start else 0
+        if time == start or count:
+            number += count
+            if between and len(between) == count - 1:
+                numbers.update(zip(between, range(number - count + 1, number), strict=True))
+            numbers[time] = number
+            anchor, between = time, []
+        else:
+            between.append(time)
+    return numbers
+
+
+def _depth(times: Sequence[int | None], numbers: dict[int, int]) -> int:
+    """The most frames by which a frame is shown before one that is decoded earlier."""
+    deepest, latest = 0, 0
+    for time in times:
+        number = numbers.get(time) if time is not None else None
+        if number is not None:
+            latest = max(latest, number)
+            deepest = max(deepest, latest - number)
+    return min(deepest, _MOST_REORDERED)
