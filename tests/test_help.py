@@ -1,4 +1,4 @@
-"""Each command's --help fits a screen of 80 columns and 50 lines, and says what an option is and its default."""
+"""Each command's --help fits a screen of 80 columns and 50 lines, amtl-train's 64, and says what an option is and its default."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from tests.help_pages import COMMANDS, help_of
 from train.cli import train
@@ -14,7 +15,7 @@ from train.cli import train
 @pytest.mark.parametrize("name", COMMANDS)
 def test_it_fits_a_screen(name: str):
     lines = help_of(name).splitlines()
-    assert len(lines) <= 50
+    assert len(lines) <= (64 if name == "amtl-train" else 50), "amtl-train has some forty options"
     assert max(map(len, lines)) <= 80
 
 
@@ -37,3 +38,10 @@ def test_the_trainer_s_groups_hold_each_option_once():
     shown = re.findall(r"^  (?:-h, )?(--[a-z-]+)", help_of("amtl-train"), re.MULTILINE)
     assert shown == listed
     assert set(listed) == {option.opts[-1] for option in train.main.params} | {"--help"}
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name.startswith("amtl-")])
+def test_every_command_says_its_version(name: str):
+    result = CliRunner().invoke(COMMANDS[name][0], ["--version"])
+    assert result.exit_code == 0
+    assert re.search(r"version \d+\.\d+", result.output)

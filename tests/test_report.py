@@ -17,7 +17,7 @@ from tests.tiny_shards import grid_of, write_tiny_shards
 from train.engine.sample_predictions import choose_samples, predicted_values
 from train.report.figures import draw_losses
 from train.report.sample_pictures import draw_pictures, draw_sample
-from train.report.text import best_constant, counts_line, epoch_lines, metrics_table, parts_table, result_text
+from train.report.text import EpochTable, best_constant, counts_line, metrics_table, parts_table, result_text
 from train.run_folder import PIECES
 from train.sample_pieces import Pieces, load_pieces, picture_context, save_pieces
 from train.tasks import DEFINITIONS
@@ -34,27 +34,28 @@ ROWS = [
 
 def test_the_table_reads_by_itself():
     assert metrics_table(ROWS).splitlines() == [
-        "task      metric  unit  value  constant baseline                            better",
-        "--------  ------  ----  -----  -------------------------------------------  ------",
-        "steering  MAE     deg    4.12  5.00 (always 0 deg), 4.50 (median 1.00 deg)  yes",
-        "boxes     mAP50   %      0.00  0.2500 (mean box of each cell)               no",
-        "depth     MAE     m         -  -                                            -",
+        "task      metric   value  best constant                   better",
+        "--------  -------  -----  ------------------------------  ------",
+        "steering  MAE deg   4.12  4.50 (median 1.00 deg)          yes",
+        "boxes     mAP50 %   0.00  0.2500 (mean box of each cell)  no",
+        "depth     MAE m        -  -                               -",
     ]
 
 
-def test_an_epoch_in_lines():
+def test_epochs_are_rows_under_one_header():
     record = {"epoch": 2, "val_samples": 3, "val_losses": {"steering": 0.5, "boxes": 12.0}, "val_loss": 0.53,
-              "metrics": ROWS[:2]}  # fmt: skip
-    assert epoch_lines(record, 5, best=True) == [
-        "epoch 2/5: val loss steering 0.5, boxes 12; sum of loss / coefficient 0.53 (best so far)",
-        "  steering     MAE 4.12 deg (4.50); in brackets the best constant, median 1.00 deg",
-        "  boxes        mAP50 0.00 % (0.2500); in brackets the best constant, mean box of each cell",
+              "metrics": ROWS[:2], "counts": {"seconds": 3723.4}}  # fmt: skip
+    table = EpochTable(5)
+    assert table.lines(record, best=True) == [
+        "         training  steering    boxes      val",
+        "  epoch      time   MAE deg  mAP50 %     loss",
+        " const.                4.50   0.2500",
+        "    2/5   1:02:03      4.12     0.00     0.53 *",
     ]
-    other = {**ROWS[0], "metric": "RMSE", "baselines": {"always 0 deg": 6.0, "median 1.00 deg": 7.0}}
-    line = epoch_lines({**record, "metrics": [ROWS[0], other]}, 5, best=True)[1]
-    assert line.endswith("(median 1.00 deg: 4.50), RMSE 4.12 deg (always 0 deg: 6.00); best constants in brackets")
-    assert epoch_lines({**record, "val_samples": 0}, 5, best=True) == ["epoch 2/5 done"]
-    assert "coefficient not finite" in epoch_lines({**record, "val_loss": None}, 5, best=False)[0]
+    assert table.lines({**record, "epoch": 3, "val_loss": None}, best=False) == [
+        "    3/5   1:02:03      4.12     0.00  not finite"
+    ]
+    assert EpochTable(5).lines({**record, "val_samples": 0}, best=True) == ["epoch 2/5 done"]
 
 
 def test_counts_in_a_line():
@@ -175,4 +176,4 @@ def test_notes_and_groups_follow_the_table():
     text = result_text({"metrics": ROWS, "notes": ["metres mean nothing"], "parts": {}, "by": "scene",
                         "groups": {"2018": group}}, apart=True)  # fmt: skip
     assert "\n\nnote: metres mean nothing\n\nscene 2018: 2 samples (boxes 1)\ntask   metric" in text
-    assert text.count("always 0 deg") == 1
+    assert text.count("median 1.00 deg") == 1

@@ -7,22 +7,25 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn, get_args
 
 import click
 from tqdm import tqdm
 
+from shards.output import OutputError, write_text
 from train.config import ConfigError, Device
 from train.stop import Stopped
 
 HELP = {"help_option_names": ["-h", "--help"]}
+version_option = click.version_option(package_name="asymmetric-mtl")
 device_option = click.option(
     "--device", type=click.Choice(get_args(Device)), default="auto", show_default=True, help="auto: a GPU, if any."
 )
 STOPPED = 75  # exit code: stopped by a signal with the work kept
 _OPTION_COLUMN = 25  # characters before what an option does
+_BAR = "{desc} |{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
 _LINE_EVERY_S = 10.0  # in a batch log, where there is no bar
 
 
@@ -55,57 +58,62 @@ class Grouped(click.Command):
 
 
 class Console:
-    """Lines and, on a terminal, a bar; in a batch log a line every ten seconds instead. `quiet`: nothing."""
+    """Lines and, on a terminal, a progress bar; in a batch log a line every ten seconds. `quiet`: no output."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._bar: Any = None
         self._what = ""
-        self._paced = ("", 0.0, 0)  # in a log: of what, since when, with how many done
+        self._pace = ("", 0.0, 0)  # of a log: the progress that is shown, its start time, and the count then
         self._next_line = time.monotonic() + _LINE_EVERY_S
 
     def say(self, line: str) -> None:
-        """A line to keep."""
+        """Print a line."""
         self.close()
         if not self._quiet:
-            click.echo(line)
+            write_text(line + "\n")
 
-    def progress(self, what: str, done: int, total: int, facts: Callable[[], str]) -> None:
-        """Show the progress of `what`."""
+    def progress(self, what: str, done: int, total: int, facts: Callable[[], Sequence[str]]) -> None:
+        """Show the progress of `what`; a bar has room for the first of the facts, a log for all."""
         if self._quiet:
             return
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             self._move_bar(what, done, total, facts)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _LINE_EVERY_S
-            click.echo(" | ".join(part for part in (f"{what}: {done}/{total}", self._left(what, done, total), facts())
-                                  if part))  # fmt: skip
+            parts = (f"{time.strftime('%H:%M:%S')} {what}: {done}/{total}", self._left(what, done, total), *facts())
+            write_text(" | ".join(part for part in parts if part) + "\n")
 
     def _left(self, what: str, done: int, total: int) -> str:
-        """The time left, from the pace since the first such line of `what`."""
+        """Return the time left, from the pace since the first such line of `what`."""
         now = time.monotonic()
-        if what != self._paced[0]:
-            self._paced = (what, now, done)
+        if what != self._pace[0]:
+            self._pace = (what, now, done)
             return ""
-        _, since, before = self._paced
-        minutes, seconds = divmod(round((total - done) * (now - since) / max(1, done - before)), 60)
-        return f"{minutes}:{seconds:02d} min left"
+        _, since, before = self._pace
+        return f"{duration((total - done) * (now - since) / max(1, done - before))} left"
 
-    def _move_bar(self, what: str, done: int, total: int, facts: Callable[[], str]) -> None:
+    def _move_bar(self, what: str, done: int, total: int, facts: Callable[[], Sequence[str]]) -> None:
         if self._bar is None or what != self._what:
             self.close()
             self._what = what
-            self._bar = tqdm(total=total, initial=done, desc=what, dynamic_ncols=True, leave=False)
+            self._bar = tqdm(total=total, initial=done, desc=what, dynamic_ncols=True, leave=False, bar_format=_BAR)
         self._bar.update(done - self._bar.n)
         if time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + 1.0
-            self._bar.set_postfix_str(facts(), refresh=False)
+            self._bar.set_postfix_str(next(iter(facts()), ""), refresh=False)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """Return `1:02:03`, or `2:03` below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
 @contextmanager
@@ -151,5 +159,7 @@ def exit_codes(command: str, kept: str) -> Iterator[None]:
 
 
 def end(code: int, line: str) -> NoReturn:
-    click.echo(line, err=True)
+    """Print a line on standard error and exit."""
+    with suppress(OutputError):
+        write_text(line + "\n", err=True)
     sys.exit(code)

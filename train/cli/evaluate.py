@@ -9,11 +9,12 @@ import orjson
 
 from shards.schema import SPLITS
 from shards.writer import write_whole
-from train.cli.console import HELP, Console, device_option, exit_codes, stop_signals
+from train.cli.console import HELP, Console, device_option, exit_codes, stop_signals, version_option
 from train.data.grouping import GROUPINGS
 
 
 @click.command(context_settings=HELP)
+@version_option
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--shards", default="shards", show_default=True, type=click.Path(path_type=Path),
               help="Folder that a2d2-prep wrote.")  # fmt: skip

@@ -8,7 +8,7 @@ from typing import get_args
 import click
 
 from shards.schema import TASKS
-from train.cli.console import HELP, Console, exit_codes
+from train.cli.console import HELP, Console, exit_codes, version_option
 from train.config import ExportFormat
 
 
@@ -32,6 +32,7 @@ def batch_size(context: click.Context, parameter: click.Parameter, value: str) -
 
 
 @click.command(context_settings=HELP)
+@version_option
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--format", "file_format", type=click.Choice(get_args(ExportFormat)), default="onnx", show_default=True,
               help="onnx needs the extra export.")  # fmt: skip

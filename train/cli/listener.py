@@ -8,7 +8,7 @@ from typing import Any
 
 from train.report.sample_pictures import draw_sample
 from train.report.tensorboard import EventFiles
-from train.report.text import epoch_lines
+from train.report.text import EpochTable
 from train.sample_pieces import Pieces
 
 
@@ -17,6 +17,7 @@ class TrainingListener:
 
     def __init__(self, folder: Path, step: int, wandb_project: str | None, say: Callable[[str], None]) -> None:
         self._say = say
+        self._table: EpochTable | None = None
         self._events = EventFiles(folder, at=step, wandb_project=wandb_project)
 
     def line(self, line: Mapping[str, Any]) -> None:
@@ -25,7 +26,8 @@ class TrainingListener:
 
     def epoch(self, record: Mapping[str, Any], epochs: int, best: bool) -> None:
         """Print the validation of an epoch."""
-        for line in epoch_lines(record, epochs, best):
+        self._table = self._table or EpochTable(epochs)
+        for line in self._table.lines(record, best):
             self._say(line)
 
     def sample(self, pieces: Pieces, step: int) -> None:

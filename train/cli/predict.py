@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shards.schema import SPLITS
-from train.cli.console import HELP, Console, device_option, exit_codes, stop_signals
+from train.cli.console import HELP, Console, device_option, exit_codes, stop_signals, version_option
 
 if TYPE_CHECKING:
     from shards.geometry import Calibration
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings=HELP)
+@version_option
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="INPUT...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results.")

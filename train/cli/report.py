@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from train.cli.console import HELP, exit_codes
+from train.cli.console import HELP, exit_codes, version_option
 
 if TYPE_CHECKING:
     from train.report.tables import NetworkComparison
 
 
 @click.command(context_settings=HELP)
+@version_option
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", default="report.html", show_default=True, type=click.Path(path_type=Path),
               help="The page.")  # fmt: skip

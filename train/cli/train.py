@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from shards.schema import TASKS
-from train.cli.console import HELP, Console, Grouped, exit_codes, stop_signals
+from train.cli.console import HELP, Console, Grouped, exit_codes, stop_signals, version_option
 from train.config import (
     MODES,
     Backbone,
@@ -49,7 +49,7 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
 
 GROUPS = {  # of --help
     "The run": ("--mode", "--task", "--shards", "--out", "--config", "--resume", "--epochs", "--seed", "--device",
-                "--workers", "--best", "--wandb", "--help"),
+                "--workers", "--best", "--wandb", "--version", "--help"),
     "The network and its first weights": ("--network", "--backbone", "--width", "--norm", "--precision", "--compile",
                                           "--weights", "--init-from"),
     "What it trains on": ("--order", "--shuffle-shards", "--batch-size", "--micro-batch", "--augment",
@@ -60,6 +60,7 @@ GROUPS = {  # of --help
 
 
 @click.command(cls=Grouped, groups=GROUPS, context_settings=HELP)
+@version_option
 @click.option("--mode", type=click.Choice(MODES), metavar="MODE", help="asymmetric, symmetric or single")
 @click.option(
     "--task", type=click.Choice(TASKS), metavar="TASK", help="steering, segmentation, boxes, depth: for single"

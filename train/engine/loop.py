@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +72,10 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
             read_back(run, recent, unsaved, whole)
             log_metrics(run, "step", recent)
             recent = Meter()
-        reporter.progress(what, progress.items, total, lambda: f"{whole.describe(config.stream.order)} | "
-                          f"{run.steps.describe()}")  # fmt: skip
+        elif not whole.labels:
+            read_back(run, recent, unsaved, whole)  # so that a loss can be shown early
+        left = (config.epochs - progress.epoch) * total - progress.items
+        reporter.progress(what, progress.items, total, partial(whole.facts, left, config.stream.order))
     read_back(run, recent, unsaved, whole)
     run.steps.balance.end_epoch()
     log_metrics(run, "trained", unsaved)
@@ -202,14 +206,16 @@ class Meter:
             "waiting": self.waited / seconds,
         }
 
-    def describe(self, order: str) -> str:
-        """For the log; a speed is never without its order."""
-        means = " ".join(f"{task} {mean:.4g}" for task, mean in self.means.items())
-        speed = self.speed
-        return (
-            f"loss {means or 'not read yet'} | "
-            f"{speed['samples_per_s']:.2f} samples/s, {speed['items_per_s']:.2f} labels/s, order {order}"
-        )
+    def facts(self, left: int, order: str) -> list[str]:
+        """Return the run's time left, its speed with the order of the items, and mean losses, for people."""
+        speed = self.speed["items_per_s"]
+        losses = " ".join(f"{task} {mean:.4g}" for task, mean in self.means.items())
+        time_left = timedelta(seconds=round(left / max(speed, 1e-9)))
+        return [
+            f"{time_left} left of the run",
+            f"{speed:.2f} labels/s, order {order}",
+            f"loss {losses}" if losses else "",
+        ]
 
 
 def log_metrics(run: Run, kind: str, meter: Meter) -> None:

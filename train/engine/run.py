@@ -47,7 +47,7 @@ class Reporter(Protocol):
     def say(self, line: str) -> None:
         """A line to keep."""
 
-    def progress(self, what: str, done: int, total: int, facts: Callable[[], str]) -> None:
+    def progress(self, what: str, done: int, total: int, facts: Callable[[], Sequence[str]]) -> None:
         """Show the progress of `what`; called for every step, `facts` only when it is shown."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
@@ -12,15 +13,16 @@ Row = Mapping[str, Any]  # of `metrics` or `parts`, see train.evaluate
 
 
 def metrics_table(rows: Sequence[Row]) -> str:
-    """One line per metric; `better` is yes where the value beats every constant prediction."""
-    headings = ("task", "metric", "unit", "value", "constant baseline", "better")
-    return text_table(headings, [_cells(row) for row in rows], right=(3,))
+    """One line per metric; `better` is yes where the value beats every constant prediction. At most 80 columns."""
+    headings = ("task", "metric", "value", "best constant", "better")
+    return text_table(headings, [_cells(row) for row in rows], right=(2,))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    constants = ", ".join(f"{number(value)} ({what})" for what, value in row["baselines"].items())
+    best = best_constant(row)
+    constant = f"{number(best[1])} ({best[0]})" if best else "-"
     better = {True: "yes", False: "no", None: "-"}[row["better"]]
-    return row["task"], row["metric"], row["unit"], number(row["value"]), constants or "-", better
+    return row["task"], row["metric"] + in_unit(row["unit"], " "), number(row["value"]), constant, better
 
 
 def parts_table(task: str, rows: Sequence[Row]) -> str:
@@ -115,33 +117,37 @@ def in_unit(unit: str, space: str = "") -> str:
     return "" if unit == "ratio" else f"{space}{unit}"
 
 
-def epoch_lines(record: Mapping[str, Any], epochs: int, best: bool) -> list[str]:
-    """An epoch's validation: the losses, then a line per task with each metric beside its best constant."""
-    if not record["val_samples"]:
-        return [f"epoch {record['epoch']}/{epochs} done"]
-    losses = ", ".join(f"{task} {loss:.4g}" for task, loss in record["val_losses"].items())
-    total = record["val_loss"]
-    summed = "not finite" if total is None else f"{total:.5g}"
-    lines = [f"epoch {record['epoch']}/{epochs}: val loss {losses}; sum of loss / coefficient {summed}"
-             + (" (best so far)" if best else "")]  # fmt: skip
-    for task, rows in groupby(record["metrics"], key=lambda row: row["task"]):
-        lines.append(f"  {task:12s} {_task_line(list(rows))}")
-    return lines
+class EpochTable:
+    """The validations of a run, one row each under a fixed header: the first metric of each task, and the loss."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self._widths: list[int] = []
+
+    def lines(self, record: Mapping[str, Any], best: bool) -> list[str]:
+        """Return the row of a validation, `*` at the best so far; before the first row, header and best constants."""
+        place = f"{record['epoch']}/{self.epochs}"
+        if not record["val_samples"]:
+            return [f"epoch {place} done"]
+        rows = [next(of_task) for _, of_task in groupby(record["metrics"], key=lambda row: row["task"])]
+        loss, time = record["val_loss"], clock(record["counts"]["seconds"])
+        row = [place, time, *(number(row["value"]) for row in rows), "not finite" if loss is None else f"{loss:.4g}"]
+        head = []
+        if not self._widths:
+            above = ["", "training", *(row["task"] for row in rows), "val"]
+            below = ["epoch", "time", *(f"{row['metric']}{in_unit(row['unit'], ' ')}" for row in rows), "loss"]
+            constants = [number(found[1]) if (found := best_constant(row)) else "-" for row in rows]
+            head = [above, below, ["const.", "", *constants, ""]]
+            self._widths = [max(7, *(len(cells[column]) for cells in (*head, row))) for column in range(len(row))]
+        return [*map(self._line, head), self._line(row) + (" *" if best else "")]
+
+    def _line(self, cells: Sequence[str]) -> str:
+        return "  ".join(cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True)).rstrip()
 
 
-def _task_line(rows: Sequence[Row]) -> str:
-    """`MAE 5.01 m (12.90), RMSE 8.20 m (17.33); in brackets the best constant, median 21.50 m`"""
-    found = [best_constant(row) for row in rows]
-    names = {best[0] for best in found if best}
-    parts = []
-    for row, best in zip(rows, found, strict=True):
-        name = "" if len(names) == 1 or not best else f"{best[0]}: "
-        constant = f" ({name}{number(best[1])})" if best else ""
-        parts.append(f"{row['metric']} {number(row['value'])}{in_unit(row['unit'], ' ')}{constant}")
-    told = {0: "", 1: "; in brackets the best constant, " + "".join(names)}.get(
-        len(names), "; best constants in brackets"
-    )
-    return ", ".join(parts) + told
+def clock(seconds: float) -> str:
+    """Return `1:02:03`."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def counts_line(counts: Mapping[str, Any]) -> str:
