@@ -1,4 +1,4 @@
-"""Each command's --help fits a screen of 80 columns and 50 lines, amtl-train's 64, and says what an option is and its default."""
+"""Each command's --help fits a screen and says what each option is, and its default."""
 
 from __future__ import annotations
 
