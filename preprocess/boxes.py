@@ -19,9 +19,10 @@ from preprocess.label import LabelConverter, LabelInput, LabelMember, Section
 from preprocess.rules import BoxesRule
 from shards.classes import BOX_ID, box_grid_shape
 from shards.codec import decode_json, encode_npy
-from shards.geometry import sample_from_pixel
+from shards.geometry import Intrinsics, project, sample_from_pixel
 from shards.schema import BOX_VALUES
 
+_NEAR_M = 0.5  # a box that reaches nearer to the camera's plane projects to anywhere
 BoxTuple = tuple[float, float, float, float, str]  # x1, y1, x2, y2, class name
 
 
@@ -126,9 +127,38 @@ def convert_boxes(
     return grid, section
 
 
+def compare_with_3d(document: Mapping[str, Any], intrinsics: Intrinsics, max_offset_px: float) -> tuple[int, int]:
+    """How many boxes of a label3D have 3D points wholly ahead, and how many of these lie elsewhere than the points.
+
+    A side of 2d_bbox is that of the eight projected corners; 3D points of another form are not compared.
+    """
+    corners, boxes = [], []
+    for entry in document.values():
+        points = entry.get("3d_points")
+        try:
+            points_m = np.array(points, dtype=np.float64)
+        except (TypeError, ValueError):
+            continue
+        if points_m.shape == (8, 3) and np.isfinite(points_m).all() and (points_m[:, 0] > _NEAR_M).all():
+            corners.append(project(points_m, intrinsics))
+            boxes.append([float(value) for value in entry["2d_bbox"]])
+    if not boxes:
+        return 0, 0
+    pixels = np.array(corners)  # (n, 8, 2) col, row
+    projected = np.concatenate([pixels.min(axis=1), pixels.max(axis=1)], axis=1)  # (n, 4) x1, y1, x2, y2
+    elsewhere = abs(projected - np.array(boxes)).max(axis=1) > max_offset_px
+    return len(boxes), int(np.count_nonzero(elsewhere))
+
+
 def _convert(given: LabelInput) -> LabelMember:
     document, rules = decode_json(given.read("boxes")), given.rules
     grid, section = convert_boxes(document, original_hw=given.original_hw, size=rules.image.size, rule=rules.boxes)
+    if given.intrinsics is not None:
+        compared, elsewhere = compare_with_3d(document, given.intrinsics, rules.boxes.max_offset_px)
+        if 2 * elsewhere > compared:
+            raise Mismatch("boxes disagree with their 3D points")
+        if elsewhere:
+            section["unlike_3d"] = elsewhere
     return LabelMember("boxes.npy", encode_npy(grid), section)
 
 

@@ -20,7 +20,7 @@ from preprocess.label import LabelConverter, LabelInput, LabelMember, Section
 from preprocess.rules import Rules
 from preprocess.source import Frame
 from shards.codec import encode_image, encode_json
-from shards.geometry import Calibration
+from shards.geometry import FRONT_CENTER, Calibration, Intrinsics
 from shards.manifest import LeftOut
 from shards.oddities import measure_sample
 from shards.png import decode_rgb_png
@@ -99,7 +99,7 @@ class Converter:
         camera_time_us = None if nothing_to_do else _camera_time_us(frame, reused, result)
         timestamp_us = bus.timestamp_us if camera_time_us is None else camera_time_us
         maps = partial(self._pixel_maps, frame.camera, original_hw)
-        given = LabelInput(frame, bus, camera_time_us, original_hw, maps, self.rules)
+        given = LabelInput(frame, bus, camera_time_us, original_hw, maps, self.rules, self._intrinsics(frame.camera))
         sections = {label: _add_label(label, given, reused, result) for label in self.rules.labels}
         meta = {
             "key": frame.key,
@@ -133,6 +133,10 @@ class Converter:
         rule, image = self.rules.image, convert_image(stored, self._pixel_maps(frame.camera, (height_px, width_px)))
         result.members[f"image.{rule.format}"] = encode_image(image, rule.format, rule.quality)
         return height_px, width_px
+
+    def _intrinsics(self, camera: str) -> Intrinsics | None:
+        """Front centre's: its files are the only ones whose pixels were checked to be their points' projections."""
+        return self.calibrations.get(camera, FRONT_CENTER).undistorted if camera == "frontcenter" else None
 
     def _pixel_maps(self, camera: str, original_hw: tuple[int, int]) -> PixelMaps:
         place = (camera, *original_hw)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from preprocess.absent import Absent, Mismatch
 from preprocess.label import LabelConverter, LabelInput, LabelMember, Section
 from preprocess.rules import DepthRule
-from shards.geometry import sample_from_pixel
+from shards.geometry import Intrinsics, project, sample_from_pixel
 from shards.png import encode_grey_png
 
 _MAX_NPZ_BYTES = 256 << 20  # unpacked; A2D2's are under 2 MB
@@ -27,11 +27,17 @@ _ZIP_HEADER_BYTES, _ZIP_END_BYTES = 30, 22  # of a file, without its name; of th
 _SIZE_BEHIND_DATA = 8  # a flag: what was written to a pipe has its sizes behind the data
 _KEYS = ("row", "col", "distance")
 _SENSOR_FUSION = "pcloud_attr."  # before the same names
-_LATE, _BEHIND, _UNEQUAL = "other_time", "behind", "unequal_distance"  # why single returns are dropped
+_LATE, _BEHIND, _UNEQUAL, _OFF = (
+    "other_time",
+    "behind",
+    "unequal_distance",
+    "other_pixel",
+)  # why single returns are dropped
 _WHY = {  # the same, where most of them are
     _LATE: "LiDAR of another time than the image",
     _BEHIND: "LiDAR points behind the camera",
     _UNEQUAL: "LiDAR distances disagree with their points",
+    _OFF: "LiDAR pixels disagree with their points",
 }
 
 Floats = NDArray[np.float64]
@@ -150,11 +156,13 @@ def quantise_depth(distance_m: Floats, rule: DepthRule) -> NDArray[Any]:
     return np.maximum(1, np.round(np.minimum(distance_m, rule.max_m) * scale)).astype(kind)
 
 
-def agreeing(returns: Returns, image_us: int | None, rule: DepthRule) -> tuple[NDArray[np.bool_], Counter[str]]:
+def agreeing(
+    returns: Returns, image_us: int | None, rule: DepthRule, intrinsics: Intrinsics | None = None
+) -> tuple[NDArray[np.bool_], Counter[str]]:
     """(N,) which returns agree with the image and with themselves; and how many do not, by reason.
 
-    Of another time than the image, behind the camera, or with a distance that is not the point's (the semantic set
-    alone: no published file of sensor fusion was at hand to check it).
+    A return may be of another time than the image, lie behind the camera, or have a distance or a pixel that is not its
+    point's (the semantic set alone: no published file of sensor fusion was at hand to check it).
     """
     keep = np.ones(len(returns.row), dtype=bool)
     wrong: dict[str, NDArray[np.bool_]] = {}
@@ -166,10 +174,15 @@ def agreeing(returns: Returns, image_us: int | None, rule: DepthRule) -> tuple[N
     if points_m is not None and points_m.ndim == 2 and points_m.shape[1] == 3:
         norm_m = np.sqrt(np.einsum("ij,ij->i", points_m, points_m))
         wrong[_UNEQUAL] = ~(abs(returns.distance_m - norm_m) <= rule.max_disagreement_m)
+        if intrinsics is not None:
+            with np.errstate(all="ignore"):  # a point in the camera's plane has no pixel
+                col, row = project(points_m, intrinsics).T
+                near = (abs(returns.col - col) <= rule.max_offset_px) & (abs(returns.row - row) <= rule.max_offset_px)
+            wrong[_OFF] = ~near
     dropped: Counter[str] = Counter()
     for reason, mask in wrong.items():
-        if mask.any():
-            dropped[reason] = int(np.count_nonzero(mask & keep))
+        if count := int(np.count_nonzero(mask & keep)):
+            dropped[reason] = count
             keep &= ~mask
     return keep, dropped
 
@@ -177,7 +190,7 @@ def agreeing(returns: Returns, image_us: int | None, rule: DepthRule) -> tuple[N
 def _convert(given: LabelInput) -> LabelMember:
     returns = read_returns(given.read("depth"))
     rule, size, image_us = given.rules.depth, given.rules.image.size, given.camera_time_us
-    keep, dropped = agreeing(returns, image_us, rule)
+    keep, dropped = agreeing(returns, image_us, rule, given.intrinsics)
     offset: Section = {}
     if returns.time_us is not None and image_us is not None and len(keep):
         offset["offset_ms"] = round(float(np.median(returns.time_us - image_us)) / 1e3, 3)

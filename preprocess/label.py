@@ -11,6 +11,7 @@ from preprocess.bus import BusWindow
 from preprocess.image import PixelMaps
 from preprocess.rules import Rules
 from preprocess.source import Frame
+from shards.geometry import Intrinsics
 
 Section = dict[str, Any]  # a label's part of meta.json
 
@@ -33,6 +34,7 @@ class LabelInput:
     original_hw: tuple[int, int]  # height and width of the stored image, px
     pixel_maps: Callable[[], PixelMaps]  # of the frame's camera; made on the first call in a process
     rules: Rules
+    intrinsics: Intrinsics | None = None  # of the undistorted image, where pixels can be compared with points
 
     def read(self, kind: str) -> bytes:
         """The bytes of one of the frame's files. Raises Absent where the frame has none of this kind."""

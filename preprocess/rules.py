@@ -54,6 +54,9 @@ class DepthRule:
     max_gap_s: Annotated[float, Meta(gt=0, description="times are compared")] = 1.0
     # m, between a return's distance and the norm of its point: A2D2's are equal to 1e-13 m, as are depth and x.
     max_disagreement_m: Annotated[float, Meta(gt=0, description="distances are compared")] = 0.1
+    # px of the undistorted image, between a return's pixel and its point's projection; compared for front centre alone,
+    # whose published files agree to 1e-8 px. No file of another camera was at hand.
+    max_offset_px: Annotated[float, Meta(gt=0, description="pixels are compared")] = 3.0
     # The share of a file's returns that may fail these comparisons, and are dropped; of more the file is not believed.
     max_dropped: Annotated[float, Meta(ge=0, le=1, description="it is a share")] = 0.5
 
@@ -72,6 +75,9 @@ class BoxesRule:
     )
     # px of the sample: a box with a shorter side is dropped
     min_px: Annotated[float, Meta(ge=0, le=256, description="it is a length in sample pixels")] = 2.0
+    # px of the undistorted image, between a side of 2d_bbox and the projection of 3d_points; compared for front centre
+    # alone, whose published boxes agree to 0.2 px. Of a file with more boxes that do not than do, none is believed.
+    max_offset_px: Annotated[float, Meta(gt=0, description="pixels are compared")] = 20.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import plain
+from benchmarks import mistakes, plain
 from benchmarks.frames import deal, image_and_label, prepare_files
 from benchmarks.prepare import slope_ms, table
 from shards.png import decode_png
@@ -63,3 +63,19 @@ def test_start_up_does_not_count() -> None:
 
 def test_tables_are_markdown() -> None:
     assert table(("a", "b"), [("x", 1)]) == "| a | b |\n| --- | ---: |\n| x | 1 |"
+
+
+# Mistakes that leave nothing to compare: neither a time, nor a unit, nor a place disagrees with anything.
+INVISIBLE = {
+    "values of another frame, its own times", "radians, said to be degrees", "left and right exchanged",
+    "resized with interpolation", "mirrored", "moved", "of another frame",
+}  # fmt: skip
+
+
+def test_a_wrong_file_of_each_kind_is_caught_or_its_set_is_odd(synthetic: Path) -> None:
+    """Each mistake several times; the whole figure is that of `python -m benchmarks.mistakes`."""
+    outcomes = {(label, name): (counted, odd) for label, name, counted, odd in mistakes.run(synthetic, 144)}
+    assert len(outcomes) == 36
+    taken = {(label, name) for (label, name), (counted, odd) in outcomes.items() if counted["taken"] and not odd}
+    assert {name for label, name in taken if (label, name) != ("boxes", "moved")} <= INVISIBLE
+    assert sum(counted["caught"] + counted["counted"] for counted, _ in outcomes.values()) > 80

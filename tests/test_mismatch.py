@@ -146,6 +146,8 @@ _UNEQUAL = "LiDAR distances disagree with their points"
         pytest.param({"depth": lambda ahead_m: -ahead_m}, "LiDAR points behind the camera", id="behind"),
         pytest.param({"distance": lambda metres: metres * 1000}, _UNEQUAL, id="millimetres"),
         pytest.param({"distance": lambda metres: metres[::-1]}, _UNEQUAL, id="another order"),
+        pytest.param({"row": lambda rows: rows + 20}, "LiDAR pixels disagree with their points", id="moved"),
+        pytest.param({"col": lambda cols: 1920 - cols}, "LiDAR pixels disagree with their points", id="mirrored"),
     ],
 )  # fmt: skip
 def test_lidar_of_another_time_or_unit(frame: OneFrame, changes: dict[str, Any], reason: str) -> None:
@@ -188,6 +190,23 @@ def test_class_names_in_another_spelling_are_no_empty_grid(frame: OneFrame) -> N
     made = frame.convert()
     assert made.absent == {"boxes": "no box of a known class"}
     assert set(made.measures["unknown_classes"]) == {box["class"] for box in document.values()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda x1, y1, x2, y2: [y1, x1, y2, x2], id="rows first, as the publisher's tutorial says"),
+        pytest.param(lambda x1, y1, x2, y2: [x1 / 2, y1 / 2, x2 / 2, y2 / 2], id="of half the image"),
+        pytest.param(lambda x1, y1, x2, y2: [x1, y1, x2 - x1, y2 - y1], id="width and height"),
+    ],
+)
+def test_boxes_in_another_form(frame: OneFrame, change: Callable[..., list[float]]) -> None:
+    path = frame.file("label3D")
+    document = orjson.loads(path.read_bytes())
+    for box in document.values():
+        box["2d_bbox"] = change(*box["2d_bbox"])
+    path.write_bytes(orjson.dumps(document))
+    assert frame.convert().absent == {"boxes": "boxes disagree with their 3D points"}
 
 
 @pytest.mark.parametrize(
