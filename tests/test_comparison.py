@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import orjson
 import pytest
@@ -14,7 +16,7 @@ from click.testing import CliRunner
 
 from shards.draw import Box
 from shards.schema import TASKS
-from train.cli import report
+from train.cli import console, report
 from train.config import dump_toml
 from train.engine.evaluate import metric_rows, part_rows
 from train.presets import build_config
@@ -344,6 +346,32 @@ def test_no_finished_run_at_all_is_a_line_and_1(prepare: Any, tmp_path: Path):
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith(f"amtl-report: {tmp_path / 'bad'} holds ")
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(("error", "message"), [
+    (BrokenPipeError(errno.EPIPE, "Broken pipe"), ""),
+    (OSError(errno.ENOSPC, "No space left on device"),
+     "amtl-report: standard output cannot be written: No space left on device\n"),
+], ids=["nobody reads", "full disk"])  # fmt: skip
+def test_output_that_cannot_be_written(error: OSError, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nobody reading is no mistake and ends without a word; the page was written before."""
+    run, out, echo = write_run(tmp_path / "run", "symmetric"), tmp_path / "report.html", click.echo
+
+    def refuse(line: str, err: bool = False) -> None:
+        if not err:
+            raise error
+        echo(line, err=True)
+
+    monkeypatch.setattr(console.click, "echo", refuse)
+    result = report_on(run, "--out", out)
+    assert (result.exit_code, result.stderr) == (1, message)
+    assert out.exists()
+
+
+def test_a_page_that_cannot_be_written_is_a_line(tmp_path: Path):
+    result = report_on(write_run(tmp_path / "run", "symmetric"), "--out", tmp_path / "none" / "report.html")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"amtl-report: {tmp_path / 'none' / 'report.html'} cannot be written: No such file")
 
 
 def test_a_stray_file_is_left_out_and_a_path_that_is_not_there_is_wrong_usage(tmp_path: Path):

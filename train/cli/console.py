@@ -54,6 +54,16 @@ class Grouped(click.Command):
             formatter.write(f"  {names:<{_OPTION_COLUMN}}{indent.join(lines)}\n")
 
 
+def say(line: str) -> None:
+    """Print a line. Raises ValueError where standard output cannot be written, such as on a full disk."""
+    try:
+        click.echo(line)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ValueError(f"standard output cannot be written: {error.strerror}") from error
+
+
 class Console:
     """Lines and, on a terminal, a bar; in a batch log a line every ten seconds instead. `quiet`: nothing."""
 
@@ -146,6 +156,8 @@ def exit_codes(command: str, kept: str) -> Iterator[None]:
         if kind.__module__ not in ("torch._dynamo.exc", "torch._inductor.exc"):
             raise
         end(1, f"{command}: torch.compile failed, leave out --compile: {str(error).strip().splitlines()[0]}")
+    except BrokenPipeError:
+        raise  # nobody reads the output any more: click ends the command without a word
     except (ValueError, OSError) as error:
         end(1, f"{command}: {' '.join(str(error).split())}")
 

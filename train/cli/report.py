@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from train.cli.console import HELP, exit_codes
+from train.cli.console import HELP, exit_codes, say
 
 if TYPE_CHECKING:
     from train.report.tables import NetworkComparison
@@ -31,9 +31,9 @@ def main(runs: tuple[Path, ...], out: Path) -> None:
         finished, left_out = load_runs(runs)
         notes = [f"Left out: {line}." for line in left_out]
         for line in write_report(finished, compare_networks(network_shapes(finished)), out, notes):
-            click.echo(f"note: {line}")
+            say(f"note: {line}")
         count = len(finished)
-        click.echo(f"{out}: {count} run{'s' if count != 1 else ''} compared; open it in a browser, or print it")
+        say(f"{out}: {count} run{'s' if count != 1 else ''} compared; open it in a browser, or print it")
 
 
 def compare_networks(shapes: Sequence[tuple[int, float, str]]) -> list[NetworkComparison]:

@@ -56,7 +56,10 @@ def write_report(
         common=common_settings(runs),
         fingerprints=_fingerprints(runs),
     )
-    write_whole(out, page.encode())
+    try:
+        write_whole(out, page.encode())
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written: {error.strerror}") from error
     return told
 
 
