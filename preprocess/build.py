@@ -209,7 +209,7 @@ def _jobs(plan: Plan, todo: list[ShardPlan], work: Work) -> Iterator[ShardJob]:
 
 def _manifest(plan: Plan, indexes: Mapping[str, ShardIndex]) -> dict[str, Any]:
     in_order = [indexes[shard.name] for shard in plan.shards]
-    return build_manifest(in_order, plan.left_out, rules_to_tables(plan.rules), plan.fingerprints)
+    return build_manifest(in_order, plan.left_out, rules_to_tables(plan.rules), plan.fingerprints, plan.data_set)
 
 
 def _remove_partials(out: Path, names: Set[str]) -> None:

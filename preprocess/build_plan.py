@@ -50,6 +50,7 @@ class Plan:
     bus: dict[str, FileRef]  # by scene
     shards: tuple[ShardPlan, ...]
     left_out: tuple[LeftOut, ...]  # frames without an image
+    data_set: str | None = None  # the name in the source's cams_lidars.json; A2D2's own has none
 
     @property
     def frames(self) -> int:
@@ -90,7 +91,17 @@ def make_plan(source: Source, rules: Rules, *, checksum: bool = False) -> Plan:
         for index, start in enumerate(range(0, len(frames), rules.shard_samples)):
             chunk = tuple(frames[start : start + rules.shard_samples])
             shards.append(ShardPlan(shard_name(split, index), split, chunk, _recipe(chunk, prints)))
-    return Plan(rules, calibrations, prints, dict(source.bus), tuple(shards), left_out)
+    name = _data_set(source.calibration)
+    return Plan(rules, calibrations, prints, dict(source.bus), tuple(shards), left_out, name)
+
+
+def _data_set(file: FileRef | None) -> str | None:
+    """The name that `cams_lidars.json` gives the data set; None where it gives none."""
+    try:
+        document = {} if file is None else decode_json(file.read())
+    except ValueError:  # an error only where the calibration is needed
+        return None
+    return document.get("data_set") if isinstance(document, dict) else None
 
 
 def _why_no_image(frame: Frame) -> str:

@@ -239,7 +239,7 @@ def panel(
         coloured = thicken_sparse(colour_depth(depth_m, max_m), depth_m)
         seen = np.where((coloured == 0).all(axis=2, keepdims=True), grey(image) // 4, coloured).astype(np.uint8)
         plots.append(titled(np.hstack([seen, depth_scale(side, max_m)]), "depth", line))
-    width = side // 2
+    width = side - line if angles_deg and segmentation is None else side // 2  # a dial alone fills the height
     dial = np.full((1, width, 3), 24, np.uint8) if not angles_deg else steering_dial(angles_deg, width)
     column = [titled(dial, "steering" if angles_deg else "steering absent", line)]
     if segmentation is not None:

@@ -131,9 +131,16 @@ def library_versions() -> dict[str, str]:
 
 
 def build_manifest(
-    indexes: Iterable[ShardIndex], left_out: Iterable[LeftOut], rules: dict[str, Any], fingerprints: dict[str, str]
+    indexes: Iterable[ShardIndex],
+    left_out: Iterable[LeftOut],
+    rules: dict[str, Any],
+    fingerprints: dict[str, str],
+    data_set: str | None = None,
 ) -> dict[str, Any]:
-    """The manifest of a finished set: what it holds, by which rules, and everything that was left out and why."""
+    """The manifest of a finished set: what it holds, by which rules, and everything that was left out and why.
+
+    `data_set` names the source where it is another than A2D2, such as `synthetic`.
+    """
     indexes = list(indexes)
     shards = [
         {
@@ -149,6 +156,7 @@ def build_manifest(
     dropped = [*left_out, *(entry for index in indexes for entry in index.left_out)]
     return {
         "written_by": TOOL,
+        **({} if data_set is None else {"data_set": data_set}),
         "format_version": FORMAT_VERSION,
         "versions": library_versions(),
         "rules": rules,

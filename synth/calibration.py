@@ -19,7 +19,7 @@ TSTAMP_DELAY_US = 25_000
 
 
 def cams_lidars() -> dict[str, Any]:
-    """The document, in the published nested form."""
+    """The document, in the published nested form; `data_set` tells it from the published one."""
     camera = {
         "CamMatrix": FRONT_CENTER.undistorted.matrix.tolist(),
         "CamMatrixOriginal": FRONT_CENTER.raw.matrix.tolist(),
@@ -30,7 +30,7 @@ def cams_lidars() -> dict[str, Any]:
         "view": CAMERA_VIEW,
     }
     lidars = {sensor.name: {"view": _view(sensor)} for sensor in SENSORS}
-    return {"cameras": {"front_center": camera}, "lidars": lidars}
+    return {"data_set": "synthetic", "cameras": {"front_center": camera}, "lidars": lidars}
 
 
 def _view(sensor: Sensor) -> dict[str, list[float]]:

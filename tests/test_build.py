@@ -125,6 +125,7 @@ def test_foreign_files_beside_the_shards_stay(synthetic: Path, built: Path, tmp_
 
 def test_left_out_and_absent_are_said_with_their_reason(shards: Path) -> None:
     manifest = orjson.loads((shards / "manifest.json").read_bytes())
+    assert manifest["data_set"] == "synthetic"
     assert manifest["left_out"] == []
     assert manifest["absent"] == {
         "boxes": {"no file": 1},

@@ -79,6 +79,17 @@ def test_fingerprints_and_what_is_no_better_than_a_constant(run: Path):
     assert "Note: mind the scale." in card
 
 
+def test_a_card_speaks_of_the_data_that_were_trained_on(run: Path):
+    """Synthetic data are called that; of data that do not name themselves nothing is claimed."""
+    unknown = model_card("best.pt", record_of(run), config_of(run))
+    trained = record_of(run)["trained"] | {"data_set": "synthetic"}
+    synthetic = model_card("best.pt", record_of(run, trained=trained), config_of(run))
+    assert "**synthetic**" in synthetic
+    assert "Synthetic shards whose" in synthetic
+    for text in ("ynthetic", "A2D2", "14 kinds", "knows the roads"):
+        assert text not in unknown, text
+
+
 def test_nothing_measured_is_said(run: Path):
     card = model_card("best.pt", record_of(run, metrics=[]), config_of(run))
     assert "Nothing was measured: split val has no sample." in card

@@ -234,6 +234,20 @@ def test_the_report_of_all_columns(four: list[Path], tmp_path: Path):
     assert ["depth", "asymmetric", "6.00", "3.00", "3.00", "2.00"] in page.rows
 
 
+@pytest.mark.parametrize(("names", "title"), [
+    (("synthetic", "synthetic"), "runs compared on synthetic data"), ((None, None), "runs compared"),
+    (("synthetic", None), "runs compared"),
+])  # fmt: skip
+def test_the_title_names_the_data_set_that_all_runs_share(names: tuple, title: str, tmp_path: Path):
+    runs = [write_run(tmp_path / str(i), "symmetric", record={"data_set": name, "manifest_sha256": f"{i}" * 64})
+            for i, name in enumerate(names)]  # fmt: skip
+    assert report_on(*runs, "--out", tmp_path / "report.html").exit_code == 0
+    text = (tmp_path / "report.html").read_text()
+    assert re.findall("<h1>(.*)</h1>", text) == [f"Asymmetric multi-task learning: {title}"]
+    assert ("000000000000 (synthetic)" in text) == (names[0] is not None)
+    assert "A2D2" not in text.replace("class colours of A2D2", "")
+
+
 def test_the_worst_and_the_best_samples_of_each_column(tmp_path: Path):
     """The worst come first, each with its loss and its pictures; inputs choose among them without a script."""
     run, out = write_run(tmp_path / "run", "symmetric"), tmp_path / "report.html"
@@ -330,6 +344,12 @@ def test_no_finished_run_at_all_is_a_line_and_1(prepare: Any, tmp_path: Path):
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith(f"amtl-report: {tmp_path / 'bad'} holds ")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_page_that_cannot_be_written_is_a_line(tmp_path: Path):
+    result = report_on(write_run(tmp_path / "run", "symmetric"), "--out", tmp_path / "none" / "report.html")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"amtl-report: {tmp_path / 'none' / 'report.html'} cannot be written: No such file")
 
 
 def test_a_stray_file_is_left_out_and_a_path_that_is_not_there_is_wrong_usage(tmp_path: Path):

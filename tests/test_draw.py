@@ -128,6 +128,10 @@ def test_small_samples_are_enlarged_until_their_words_can_be_read(side: int) -> 
     )  # fmt: skip
     line = shown // 24
     assert picture.shape == (shown + line, 3 * shown + shown // 5 + shown // 2, 3)
+    alone = panel(np.zeros((side, side, 3), np.uint8), title="x", angles_deg=[1.0, 2.0])
+    assert alone.shape[0] == picture.shape[0]
+    lower = alone[alone.shape[0] * 3 // 4 :, 3 * shown :]
+    assert (lower != 24).any(), "the dial's curve, where a legend would be"
     outline = (picture[line:, :shown] == (230, 159, 0)).all(axis=2)
     assert outline[shown // 4, shown // 4 : shown // 2].all()
     assert outline[shown // 2 - 1, shown // 4 : shown // 2].all()

@@ -61,6 +61,7 @@ def test_siblings_that_share_an_axis_have_one_range() -> None:
     figure = line_figure([plot_of(0, 5), plot_of(50, 90)], 2, share_y="all")
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
     assert figure.axes[0].get_ylim()[1] >= 90
+    assert [line_figure([plot_of(0, 5)], 1, y_range=(-1, 90)).axes[0].get_ylim()] == [(-1, 90)]
     apart = line_figure([plot_of(0, 5), plot_of(1, 6), plot_of(50, 90)], 2, share_y="row")
     assert apart.axes[0].get_ylim() == apart.axes[1].get_ylim() != apart.axes[2].get_ylim()
 

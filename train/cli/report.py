@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from train.cli.console import HELP, exit_codes, version_option
+from train.cli.console import HELP, Console, exit_codes, version_option
 
 if TYPE_CHECKING:
     from train.report.tables import NetworkComparison
@@ -28,13 +28,14 @@ def main(runs: tuple[Path, ...], out: Path) -> None:
     from train.report.report import network_shapes, write_report
     from train.report.runs import load_runs
 
+    say = Console().say
     with exit_codes("amtl-report", "nothing was written"):
         finished, left_out = load_runs(runs)
         notes = [f"Left out: {line}." for line in left_out]
         for line in write_report(finished, compare_networks(network_shapes(finished)), out, notes):
-            click.echo(f"note: {line}")
+            say(f"note: {line}")
         count = len(finished)
-        click.echo(f"{out}: {count} run{'s' if count != 1 else ''} compared; open it in a browser, or print it")
+        say(f"{out}: {count} run{'s' if count != 1 else ''} compared; open it in a browser, or print it")
 
 
 def compare_networks(shapes: Sequence[tuple[int, float, str]]) -> list[NetworkComparison]:

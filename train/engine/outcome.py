@@ -72,6 +72,7 @@ def _origin(config: RunConfig, facts: Mapping[str, Any], shards: ShardSet, objec
         "order": config.stream.order,
         "seed": config.seed,
         "manifest_sha256": shards.sha256,
+        "data_set": shards.manifest.get("data_set"),  # such as synthetic, where the set says it
         "fingerprints": shards.manifest.get("fingerprints", {}),
         "totals": shards.manifest.get("totals", {}),  # samples and labels per split
         "size_px": facts["size_px"],
@@ -86,7 +87,11 @@ def _origin(config: RunConfig, facts: Mapping[str, Any], shards: ShardSet, objec
 
 def _trained(checkpoint: Checkpoint) -> dict[str, Any]:
     """Provenance of the weights, which may come from another data set and another version than the evaluation."""
-    return {"manifest_sha256": checkpoint["manifest_sha256"], "made_by": checkpoint.get("made_by")}
+    return {
+        "manifest_sha256": checkpoint["manifest_sha256"],
+        "data_set": checkpoint.get("data_set"),
+        "made_by": checkpoint.get("made_by"),
+    }
 
 
 def network_cost(objective: Objective, size_px: int) -> dict[str, Any]:

@@ -127,6 +127,7 @@ class Run:
             "config": to_document(self.config),
             "facts": self.facts,
             "manifest_sha256": self.shards.sha256,
+            "data_set": self.shards.manifest.get("data_set"),
             "weights": self.objective.network.state_dict(),
             "progress": asdict(self.progress),
             "tasks": list(self.tasks),

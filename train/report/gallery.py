@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -94,11 +94,12 @@ def curve_plot(task: str, pieces: Pieces, shown: Sequence[tuple[str, Values]]) -
 
 def curve_figure(task: str, samples: Samples, colours: Mapping[str, str]) -> str:
     """A plot per sample: labels in black, predictions in the columns' colours, all on one scale."""
-    plots = []
+    plots: list[Plot] = []
     for of_sample in samples:
         one = next(iter(of_sample.values()))
         shown = [(BLACK, one.truth), *((colours[name], held.prediction) for name, held in of_sample.items())]
-        plots.append(curve_plot(task, one, shown))
+        plot = curve_plot(task, one, shown)
+        plots.append(replace(plot, y_label="") if plots else plot)
     return to_svg(line_figure(plots, 4, share_y="all", linear=True, size_in=(2.8, 2.1)), task)
 
 

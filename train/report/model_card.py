@@ -66,6 +66,7 @@ def model_card(name: str, record: Mapping[str, Any], config_toml: str) -> str:
         words={task: definition.words for task, definition in DEFINITIONS.items()},
         trained=trained["manifest_sha256"],
         measured=record["manifest_sha256"],
+        data_set=trained.get("data_set"),
         labels=_label_rows(record),
         counts=counts_line(record["counts"]),
         weights=record["weights"],

@@ -60,12 +60,14 @@ def line_figure(
     *,
     share_y: Literal["none", "row", "all"] = "none",
     linear: bool = False,
+    y_range: tuple[float, float] | None = None,
     size_in: tuple[float, float] = (4.6, 2.6),
 ) -> Figure:
     """A grid of line plots. All have the same kind of y axis; those that share it also have the same range.
 
     The axis is logarithmic where all values are positive and some axis spans more than a factor of 20, but never where
-    `linear` is asked for. `size_in` is the width and height of one plot in inches.
+    `linear` is asked for. `y_range` gives plots of several figures the same range. `size_in` is the width and height
+    of one plot in inches.
     """
     rows = -(-len(plots) // columns)
     together = {"none": 1, "row": columns, "all": len(plots)}[share_y]
@@ -75,6 +77,8 @@ def line_figure(
         figure = Figure(figsize=(size_in[0] * columns, size_in[1] * rows), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=share_y).ravel().tolist()
         for axes, plot in zip(grid, plots, strict=False):
+            if y_range is not None:
+                axes.set_ylim(y_range)
             _draw_lines(axes, plot, label_width=int(_LETTERS_PER_IN * size_in[1]))
         for axes, plot in zip(grid, plots, strict=False):  # shared ranges are known once all lines are drawn
             _set_ticks(axes, plot, logarithmic)

@@ -37,7 +37,7 @@ def write_report(
     galleries, curves = _samples(columns)
     page = render(
         "report.html.jinja",
-        title=TITLE,
+        title=_title(runs),
         summary=_summary(runs),
         warnings=told,
         regimes=[(column.name, column.colour) for column in columns],
@@ -56,8 +56,17 @@ def write_report(
         common=common_settings(runs),
         fingerprints=_fingerprints(runs),
     )
-    write_whole(out, page.encode())
+    try:
+        write_whole(out, page.encode())
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written: {error.strerror}") from error
     return told
+
+
+def _title(runs: Sequence[RunResult]) -> str:
+    """The title, which names the data set where all runs have one that names itself."""
+    names = {run.record.get("data_set") for run in runs}
+    return f"{TITLE} on {names.pop()} data" if len(names) == 1 and None not in names else TITLE
 
 
 def network_shapes(runs: Sequence[RunResult]) -> list[tuple[int, float, str]]:
@@ -104,7 +113,8 @@ def _breakdowns(columns: Sequence[Column]) -> list[tuple[str, str, Table]]:
 
 def _summary(runs: Sequence[RunResult]) -> str:
     """`3 runs; data set 12ab34cd56ef (samples: train 240, val 60); 256 px`"""
-    sets = dict.fromkeys(run.record["manifest_sha256"][:12] for run in runs)
+    names = {run.record["manifest_sha256"][:12]: run.record.get("data_set") for run in runs}
+    sets = [f"{digest} ({name})" if name else digest for digest, name in names.items()]
     totals = runs[0].record.get("totals", {})
     sizes = ", ".join(f"{split} {of.get('samples', 0):,}" for split, of in totals.items())
     samples = f" (samples: {sizes})" if sizes else ""

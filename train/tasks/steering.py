@@ -45,8 +45,8 @@ class Steering:
     breakdown = Breakdown("true angle", "values", (_MAE,))
     words = Words(
         predicts="ten angles of the steering wheel, in degrees",
-        limits="Steering angles are those of one car's wheel with its own steering ratio, on mostly straight roads: "
-        "compare the error with that of always predicting 0. They steer nothing.",
+        limits="Steering angles are those of the wheel of the training data's car, whose steering ratio others do not "
+        "share. Most roads are straight: compare the error with that of always predicting 0. They steer nothing.",
         loss="mean absolute error / steering_scale_deg",
         pictured="Steering: the last ten values of each sample's window in order of time; left is negative.",
         unit="angle, deg",
