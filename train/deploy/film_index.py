@@ -104,7 +104,8 @@ def _index_by_rank(path: Path, packets: Sequence[StoredPacket], stream: VideoStr
     if step is not None:  # frames that seem hidden at the end, and as many gaps before it: their times are damaged
         by_step = _numbers_by_step(sorted(numbers), step, start)
         if max(by_step.values(), default=0) == total + hidden - 1:
-            return FilmIndex(by_step, total + hidden, start, tick_s, notes)
+            agreed = {time: number for time, number in numbers.items() if by_step.get(time) == number}
+            return FilmIndex(agreed, total + hidden, start, tick_s, notes)
     remarks = [f"its edit list hides {hidden} of the {total + hidden} frames that it holds"] if hidden else []
     return FilmIndex(numbers, total, start, tick_s, notes, remarks)
 
