@@ -58,22 +58,28 @@ def judge(path: Path, intact: Mapping[int, bytes]) -> Verdict:
     """
     verdict = Verdict()
     said, there = False, set()
+    beginning = 0  # of what is there of a transport stream, which does not say where it began
     stored: dict[int, bytes] | None = None
     for read in read_film(path):
         if isinstance(read, FilmReport):
             said = True
             continue
         shown = shown_number(read.image)
+        if path.suffix == ".ts" and not there and shown is not None:
+            beginning = shown - read.number
         there.add(read.number)
-        if shown == read.number:
+        if shown == read.number + beginning:
             verdict.counts["right"] += 1
             continue
         stored = packets_by_number(path) if stored is None else stored
-        if _likest(stored[read.number], intact) == read.number:
+        if shown is None or read.number in _likest(stored[read.number], intact):
             verdict.counts["damaged picture"] += 1
         else:
             verdict.counts["another frame"] += 1
             verdict.wrong.append(f"frame {read.number} shows {shown}")
+    if beginning and not said:
+        verdict.wrong.append(f"{beginning} frames are lost at the beginning without a word")
+        verdict.counts["silent"] += beginning
     lost = len(intact) - len(there & set(range(len(intact))))
     verdict.counts["lost"] = lost
     whole_packets = path.suffix == ".ts" and path.stat().st_size % TS_PACKET_BYTES == 0
@@ -97,13 +103,11 @@ def packets_by_number(path: Path) -> dict[int, bytes]:
     return packets
 
 
-def _likest(packet: bytes, intact: Mapping[int, bytes]) -> int:
-    """The number of the packet that shares most bytes, at the same places from its beginning or from its end."""
+def _likest(packet: bytes, intact: Mapping[int, bytes]) -> set[int]:
+    """The numbers of the packets that share most bytes with this one, from the beginning and from the end."""
 
-    def shared(number: int) -> float:
+    def shared(number: int, step: int) -> float:
         other = intact[number]
-        ahead = sum(map(eq, packet, other))
-        behind = sum(map(eq, reversed(packet), reversed(other)))
-        return max(ahead, behind) / max(len(packet), len(other), 1)
+        return sum(map(eq, packet[::step], other[::step])) / max(len(packet), len(other), 1)
 
-    return max(intact, key=shared)
+    return {max(intact, key=lambda number: shared(number, step)) for step in (1, -1)}

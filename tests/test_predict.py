@@ -14,18 +14,22 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
+import train.deploy
 from preprocess.source import find_source
 from shards.classes import BOX_CLASSES, SEGMENTATION_CLASSES
 from shards.codec import decode_image
 from shards.draw import Box
 from shards.geometry import FRONT_CENTER
 from shards.reader import ShardSet
+from tests.numbered_films import Film, write_film
 from tests.test_export import write_checkpoint
 from tests.tiny_shards import write_tiny_shards
 from train.cli import predict
+from train.deploy.film import FilmFrame, read_film
 from train.deploy.image_file import read_image
 from train.deploy.inference import load_inference_model
 from train.deploy.inputs import Frame, find_sources
+from train.deploy.output_folder import OutputFolder
 from train.deploy.predictor import Prediction, Predictor, predict_frames
 from train.deploy.undistort import FrameUndistorter, Undistorter, camera_of
 from train.engine.checkpoint import load_checkpoint
@@ -198,6 +202,117 @@ def test_a_video_s_frames(checkpoint: Path, tmp_path: Path):
     assert "drive_00000" in again.stderr
 
 
+def test_a_damaged_film(checkpoint: Path, tmp_path: Path):
+    """Its line names it and counts the frames, the exit code is 1, and each frame has its number and its own time."""
+    film = write_film(tmp_path / "drive.mkv", Film(".mkv", "libx264", rate=20), 12)
+    data = film.read_bytes()
+    film.write_bytes(data[: len(data) * 3 // 4])
+    out = tmp_path / "out"
+    result = amtl_predict(checkpoint, film, save(tmp_path / "x.png"), "--out", out, "--no-arrays", "--no-pictures")
+    assert result.exit_code == 1
+    record = json.loads((out / "predictions.json").read_bytes())
+    there = len(record["names"]) - 1
+    assert 0 < there < 12
+    assert record["names"] == [*(f"drive_{number:06d}" for number in range(there)), "x"]
+    words = f"{12 - there} of 12 frames are lost: {there} to 11"
+    assert f"left out {film}: {words}" in result.stdout
+    assert result.stderr.startswith(f"amtl-predict: {12 - there} of 13 inputs could not be used ({film}: {words}")
+    assert [(left["input"], left["frames"]) for left in record["left_out"]] == [(str(film), 12 - there)]
+    assert record["frames"]["drive_000001"] == {"number": 1, "time_s": 0.05}
+    values = json.loads((out / "values" / "drive_000001.json").read_bytes())
+    assert (values["frame"], values["time_s"]) == (1, 0.05)
+
+
+def test_no_result_replaces_another(checkpoint: Path, tiny: Path, tmp_path: Path):
+    """A film, a picture that is named as one of its frames, pages, and a picture that is named as a sample's key."""
+    film = write_film(tmp_path / "drive.mp4", Film(".mp4", "libx264"), 3)
+    key = ShardSet(tiny).samples("val")[0].key
+    Image.fromarray(picture(9, 6)).save(
+        tmp_path / "drive.tif", save_all=True, append_images=[Image.fromarray(picture(9, 6, 1))]
+    )
+    inputs = [film, save(tmp_path / "drive_000000.png"), tmp_path / "drive.tif", save(tmp_path / f"{key}.png"), tiny]
+    for number, order in enumerate((inputs, inputs[::-1])):
+        out = tmp_path / str(number)
+        result = done(amtl_predict(checkpoint, *order, "--out", out, "--no-pictures", "--no-arrays"))
+        assert f"wrote {out}: 10 images" in result.stdout
+        files = {path.stem: json.loads(path.read_bytes())["input"] for path in (out / "values").iterdir()}
+        assert len(files) == len(set(files.values())) == 10
+        assert sorted(files) == sorted(json.loads((out / "predictions.json").read_bytes())["names"])
+
+
+def test_another_run_s_results_are_kept(checkpoint: Path, tmp_path: Path):
+    """Frames, pages and the record of an earlier run, also where that appears only while predicting."""
+    film = write_film(tmp_path / "drive.mp4", Film(".mp4", "libx264"), 2)
+    pages = tmp_path / "drive.tif"
+    Image.fromarray(picture(9, 6)).save(pages, save_all=True, append_images=[Image.fromarray(picture(9, 6, 1))])
+    out = tmp_path / "out"
+    done(amtl_predict(checkpoint, film, "--out", out, "--no-pictures", "--no-arrays", "--film"))
+    (out / "predictions.json").unlink()
+    for source, kept in ((pages, "values/drive_000000.json"), (film, "films/drive.mp4")):
+        result = amtl_predict(checkpoint, source, "--out", out, "--no-pictures", "--no-arrays", "--film")
+        assert result.stderr == f"amtl-predict: {out / kept} exists: give another --out, or --overwrite\n"
+    done(amtl_predict(checkpoint, pages, "--out", out, "--no-pictures", "--no-arrays", "--overwrite"))
+    predictor = Predictor.load(checkpoint, "cpu")
+    folder = OutputFolder(tmp_path / "late", ["values"], predictor.context, overwrite=False)
+    folder.claim([])
+    frame = Frame("x", "x.png", picture(90, 60))
+    found = predictor.predict(picture(90, 60))
+    (tmp_path / "late" / "values" / "x.json").write_text("mine")
+    with pytest.raises(ValueError, match=r"x.json exists: give another --out"):
+        folder.write(frame, found)
+    folder.write(Frame("y", "y.png", picture(90, 60)), found)
+    with pytest.raises(ValueError, match="must be the result of one input, got a second one"):
+        folder.write(Frame("y", "other/y.png", picture(90, 60)), found)
+
+
+def test_a_film_of_the_pictures(checkpoint: Path, tmp_path: Path):
+    """With the times of the film's own frames; a film for each film, and none for images."""
+    films = [write_film(tmp_path / f"{name}.mkv", Film(".mkv", "libx264", rate=20), 5) for name in "ab"]
+    out = tmp_path / "out"
+    done(amtl_predict(checkpoint, *films, save(tmp_path / "x.png"), "--out", out, "--film", "--no-arrays",
+                      "--no-pictures", "--workers", 3, "--batch-size", 2))  # fmt: skip
+    assert sorted(path.name for path in (out / "films").iterdir()) == ["a.mp4", "b.mp4"]
+    assert not (out / "pictures").exists()
+    for path in (out / "films").iterdir():
+        frames = list(read_film(path))
+        assert [frame.time_s for frame in frames if isinstance(frame, FilmFrame)] == [0, 0.05, 0.1, 0.15, 0.2]
+        assert min(frames[0].image.shape[:2]) > 300
+
+
+def test_remarks_on_pictures(checkpoint: Path, tmp_path: Path):
+    """What was assumed of a picture is printed, and kept with its values and in the record."""
+    Image.fromarray(np.arange(4000, dtype=np.uint16).reshape(40, 100)).save(tmp_path / "deep.png")
+    Image.new("RGB", (50, 40)).save(tmp_path / "night.png")
+    inputs = (tmp_path / "deep.png", tmp_path / "night.png")
+    result = done(amtl_predict(checkpoint, *inputs, "--out", tmp_path / "out", "--no-arrays"))
+    assert f"{tmp_path / 'deep.png'}: values up to 3999 are taken as 12 bits" in result.stdout
+    assert f"{tmp_path / 'night.png'}: nearly black" in result.stdout
+    record = json.loads((tmp_path / "out" / "predictions.json").read_bytes())
+    assert [remark["remark"] for remark in record["remarks"]][1] == "nearly black"
+    assert json.loads((tmp_path / "out" / "values" / "night.json").read_bytes())["remarks"] == ["nearly black"]
+    options = ("--max-value", 65535, "--max-megapixels", 0.003)
+    result = amtl_predict(checkpoint, *inputs, "--out", tmp_path / "2", "--no-arrays", *options)
+    assert result.exit_code == 1
+    assert "above the limit of 0.003 megapixels, which --max-megapixels raises" in result.stderr
+    result = done(amtl_predict(checkpoint, inputs[0], "--out", tmp_path / "3", "--no-arrays", "--max-value", 99999))
+    assert "nearly black" in result.stdout
+
+
+def test_the_python_interface(checkpoint: Path):
+    """One image or several, of any size, in their own pixels; the same as the network gives for the squeezed image."""
+    predictor = train.deploy.Predictor.load(str(checkpoint), device="cpu")
+    images = [picture(300, 200), picture(64, 90, 1)]
+    results = [predictor.predict(image) for image in images]
+    assert [(found.width_px, found.height_px) for found in results] == [(300, 200), (64, 90)]
+    assert results[0].values["segmentation"].shape == (200, 300)
+    for one, many in zip(results, predictor.predict_many(images), strict=True):
+        np.testing.assert_allclose(one.values["depth"], many.values["depth"], rtol=1e-3)
+    assert predictor.predict_many([]) == []
+    for wrong in (picture(8, 8).astype(np.float32), picture(8, 8)[..., 0], picture(8, 8)[:0]):
+        with pytest.raises(ValueError, match=r"image must be \(H, W, 3\) uint8 RGB, got"):
+            predictor.predict(wrong)
+
+
 def test_one_task_s_own_network(tmp_path: Path):
     checkpoint = write_checkpoint(tmp_path, "stl")
     done(amtl_predict(checkpoint, save(tmp_path / "x.png"), "--out", tmp_path / "out"))
@@ -343,7 +458,7 @@ def test_camera_of(name: str, camera: str):
 def test_another_camera_needs_its_calibration():
     frame = Frame("1_camera_sideleft_2", "", np.zeros((1208, 1920, 3), np.uint8))
     refused = FrameUndistorter().undistorted(frame)
-    assert (refused.image, refused.reason) == (None, "of camera sideleft, whose lens only --calibration tells")
+    assert (refused.image, refused.reason) == (None, "of camera sideleft, which needs --calibration")
     assert FrameUndistorter({"sideleft": FRONT_CENTER}).undistorted(frame).image is not None
 
 

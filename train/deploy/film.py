@@ -7,8 +7,9 @@ one: those run up to the next frame that is coded on its own (a key frame).
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +21,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from shards.draw import Picture
+from train.deploy.film_breaks import Breaks
 from train.deploy.film_index import FilmIndex, index_film
 from train.deploy.film_packets import is_shown, picture_stream
 
@@ -55,7 +57,7 @@ def read_film(path: Path) -> Iterator[FilmFrame | FilmReport]:
             timed = bool(index.numbers)
             frames = _counted_frames(container, stream, index) if timed else _frames_without_times(container, stream)
             yield from _with_losses(index, frames)
-    except (av.FFmpegError, ValueError, OSError) as error:
+    except (av.FFmpegError, ValueError, OSError, IndexError) as error:
         yield FilmReport(_words(error), 1)
 
 
@@ -121,25 +123,35 @@ def _ranges(gaps: Sequence[tuple[int, int]]) -> str:
 
 def _counted_frames(container: InputContainer, stream: VideoStream, index: FilmIndex) -> Iterator[FilmFrame]:
     """The frames that are whole, were drawn from whole ones, and come in the order of their numbers."""
-    held: deque[tuple[int, av.VideoFrame]] = deque()  # shown before a lost frame that they may be drawn from
-    last, broken = -1, True
-    numbers = dict(index.numbers)  # without those of frames that cannot be decoded
-    for frame in _decoded(container, stream, index.times, numbers):
-        number = None if frame.pts is None else numbers.get(frame.pts)
-        if number is None or frame.is_corrupt:
+    places = {time: place for place, time in enumerate(index.times) if time is not None}
+    present = sorted(index.numbers.values())
+    breaks = Breaks(index)
+    held: deque[av.VideoFrame] = deque()  # a break may show after frames that were decoded behind it
+    last, failed = -1, 0
+    for frame in _decoded(container, stream, index.times, breaks):
+        number = None if frame.pts is None else index.numbers.get(frame.pts)
+        if number is None or frame.pts is None:
             continue
-        if number <= last or any(between not in index.repeats for between in range(last + 1, number)):
-            broken = True
-            while held and (number <= last or not held[-1][1].key_frame):
-                held.pop()
-        broken = broken and not (frame.key_frame and number > last)
-        last = max(last, number)
-        if not broken:
-            held.append((number, frame))
-            if len(held) > max(index.depth, stream.codec_context.reorder_depth):
-                yield _film_frame(*held.popleft(), index)
-    for number, frame in held:
-        yield _film_frame(number, frame, index)
+        if frame.is_corrupt:
+            breaks.add(places[frame.pts])
+        passed_over = bisect_left(present, number) - bisect_right(present, last)
+        if number <= last or (passed_over > 0 and failed == breaks.failed):
+            held.clear()  # decoders give frames in their order, so the times of these are wrong
+            breaks.forget_key()
+        if number > last:
+            last, failed = number, breaks.failed
+            held.append(frame)
+        if len(held) > max(index.depth, stream.codec_context.reorder_depth):
+            yield from _spared(held.popleft(), index, places, breaks)
+    for frame in held:
+        yield from _spared(frame, index, places, breaks)
+
+
+def _spared(frame: av.VideoFrame, index: FilmIndex, places: Mapping[int, int], breaks: Breaks) -> Iterator[FilmFrame]:
+    """The frame, unless a break reaches it."""
+    assert frame.pts is not None, "frames get their numbers by their times"
+    if breaks.spare(places[frame.pts], frame.key_frame):
+        yield FilmFrame(index.numbers[frame.pts], index.time_s(frame.pts), _picture(frame))
 
 
 def _frames_without_times(container: InputContainer, stream: VideoStream) -> Iterator[FilmFrame]:
@@ -158,29 +170,24 @@ def _frames_without_times(container: InputContainer, stream: VideoStream) -> Ite
 
 
 def _decoded(
-    container: InputContainer, stream: VideoStream, times: Sequence[int | None], numbers: dict[int, int]
+    container: InputContainer, stream: VideoStream, times: Sequence[int | None], breaks: Breaks
 ) -> Iterator[av.VideoFrame]:
-    """Decoded frames with the packets' `times`; a packet with an error loses its number, as it may give a frame too."""
-    following = iter(times)
+    """Decoded frames with the packets' `times`. A packet with an error, which may give a frame too, is a break."""
+    place = -1
     try:
         for packet in container.demux(stream):
-            time = None
             if is_shown(packet, stream):
-                time = next(following, None)
+                place += 1
+                time = times[place] if place < len(times) else None
                 packet.pts, packet.dts = _NO_TIME if time is None else time, None
             try:
                 frames = packet.decode()
             except av.FFmpegError:
-                numbers.pop(_NO_TIME if time is None else time, None)
+                breaks.add(place)
                 continue
             yield from frames
-    except av.FFmpegError:
+    except (av.FFmpegError, IndexError):
         return  # the index ends here as well
-
-
-def _film_frame(number: int, frame: av.VideoFrame, index: FilmIndex) -> FilmFrame:
-    assert frame.pts is not None, "frames get their numbers by their times"
-    return FilmFrame(number, index.time_s(frame.pts), _picture(frame))
 
 
 def _picture(frame: av.VideoFrame) -> Picture:

@@ -28,6 +28,7 @@ from train.deploy.film_packets import StoredPacket, read_packets
 
 _TS_PACKET_BYTES = (188, 192, 204)
 _REGULAR_SHARE = 0.8  # of the times that lie on the grid of one frame rate, in a regular film
+_FEW = 10  # gaps between times, too few for a share: the stream's own frame rate decides
 _MOST_REORDERED = 16  # frames by which a codec's decoding order may differ from the order of time
 _JUMP_S, _JUMP_FRAMES = 1.0, 5  # a gap above both is a jump in the time of a film with irregular times
 
@@ -81,7 +82,10 @@ def _index_by_rank(path: Path, packets: Sequence[StoredPacket], stream: VideoStr
     When a lacking sample would be shown is known but for the frames by which the film is reordered: frames of that
     moment get no number.
     """
-    listed: Counter[int | None] = Counter(entry.timestamp for entry in stream.index_entries if not entry.is_discard)
+    entries = list(stream.index_entries)
+    kept = [row for row, entry in enumerate(entries) if not entry.is_discard]  # edits hide the beginning or the end
+    entries = entries[kept[0] : kept[-1] + 1] if kept else []
+    listed: Counter[int | None] = Counter(entry.timestamp for entry in entries)
     there = Counter(packet.decode_time for packet in packets)
     lacking = sorted(time for time in (listed - there).elements() if time is not None)
     times = sorted(packet.time for packet in packets if packet.time is not None)
@@ -94,19 +98,27 @@ def _index_by_rank(path: Path, packets: Sequence[StoredPacket], stream: VideoStr
             numbers[time] = bisect_left(times, time) + before
     start = times[0] if not lacking else min(times[0], lacking[0] + min(delays))
     tick_s = stream.time_base or Fraction(1)
-    return FilmIndex(numbers, len(packets) + len(lacking), start, tick_s, *_edited(path, stream, len(packets)))
+    total = len(packets) + len(lacking)
+    notes, hidden = _edited(path, stream, len(entries))
+    step = _regular_step(sorted(numbers), stream, tick_s) if hidden else None
+    if step is not None:  # frames that seem hidden at the end, and as many gaps before it: their times are damaged
+        by_step = _numbers_by_step(sorted(numbers), step, start)
+        if max(by_step.values(), default=0) == total + hidden - 1:
+            agreed = {time: number for time, number in numbers.items() if by_step.get(time) == number}
+            return FilmIndex(agreed, total + hidden, start, tick_s, notes)
+    remarks = [f"its edit list hides {hidden} of the {total + hidden} frames that it holds"] if hidden else []
+    return FilmIndex(numbers, total, start, tick_s, notes, remarks)
 
 
-def _edited(path: Path, stream: VideoStream, shown: int) -> tuple[list[str], list[str]]:
-    """A loss where an MP4's list of durations has other samples than its list of sizes; frames that edits hide."""
+def _edited(path: Path, stream: VideoStream, shown: int) -> tuple[list[str], int]:
+    """A loss where an MP4's list of durations has other samples than its list of sizes; frames that its edits hide."""
     if stream.frames <= shown:
-        return [], []
+        return [], 0
     with av.open(str(path), options={"ignore_editlist": "1"}) as unedited:
         listed = len(unedited.streams[stream.index].index_entries)
     if listed != stream.frames:
-        return [f"its lists of frames disagree: {stream.frames} or {listed}"], []
-    hidden = listed - sum(not entry.is_discard for entry in stream.index_entries)
-    return [], [f"its edit list hides {hidden} of the {listed} frames that it holds"] if hidden > 0 else []
+        return [f"its lists of frames disagree: {stream.frames} or {listed}"], 0
+    return [], max(0, listed - shown)
 
 
 def _index_by_place(
@@ -149,7 +161,7 @@ def _matroska_start(first: StoredPacket, time: int, stream: VideoStream, tick_s:
     indexed = min((entry.timestamp for entry in stream.index_entries), default=time)
     if indexed < time:
         return indexed
-    return time if first.key and time * tick_s < _JUMP_S else 0
+    return time if first.key and first.time == time and time * tick_s < _JUMP_S else 0
 
 
 def _single_times(packets: Sequence[StoredPacket]) -> list[int]:
@@ -202,8 +214,9 @@ def _regular_step(times: Sequence[int], stream: VideoStream, tick_s: Fraction) -
     usual = median_low(gaps)
     steps = [step for step in (1 / (rate * tick_s) for rate in rates) if abs(step - usual) <= max(1, usual / 20)]
     best = max([*steps, Fraction(usual)], key=lambda step: len(_numbers_by_step(times, step, times[0])))
-    single = sum(_on_grid(gap, best) == 1 for gap in gaps)
-    return best if single >= _REGULAR_SHARE * len(gaps) else None
+    counts = [_on_grid(gap, best) for gap in gaps]
+    few = len(gaps) < _FEW and best in steps and 0 not in counts
+    return best if few or counts.count(1) >= _REGULAR_SHARE * len(gaps) else None
 
 
 def _on_grid(gap: int, step: Fraction) -> int:

@@ -54,7 +54,9 @@ def read_packets(container: InputContainer, stream: VideoStream) -> tuple[list[S
                         StoredPacket(packet.pts, packet.dts, packet.pos, packet.is_keyframe, not packet.is_corrupt)
                     )
     except av.FFmpegError as error:
-        notes.append(f"it cannot be read to its end: {error.strerror}")
+        notes.append(f"it cannot be read to its end ({error.strerror})")
+    except IndexError:  # PyAV's, where damage makes a stream appear that it did not open
+        notes.append("it cannot be read to its end (its streams change)")
     finally:
         av.logging.set_level(before)
     said = sorted({line.strip() for _, name, line in lines if name == container.format.name})

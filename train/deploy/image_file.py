@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -54,27 +55,25 @@ class Page:
 def is_image(path: Path) -> bool:
     """Whether the file begins as an image; True where it is not there, which is said when it is read."""
     try:
-        _opened(path).close()
+        with _opened(path):
+            return True
     except UnidentifiedImageError:
         return False
     except OSError:
         return True
-    return True
 
 
 def page_count(path: Path) -> int:
     """Pictures in the file, at least 1; 1 where it is no image, and 2 or more where it has pages and is damaged."""
+    pages = 1
     try:
-        opened = _opened(path)
-    except Exception:  # damaged files fail in any way; reading the pages says how
-        return 1
-    with opened:
-        try:
+        with _opened(path) as opened:
+            pages = 2
             if opened.format == "TIFF":
                 return max(1, sum(not _is_smaller_copy(opened) for _ in _pages(opened)))
             return 1 if opened.format in _ONE_PICTURE else max(1, int(getattr(opened, "n_frames", 1)))
-        except Exception:
-            return 2
+    except Exception:  # damaged files fail in any way; reading the pages says how
+        return pages
 
 
 def read_pages(path: Path, rules: ImageRules) -> Iterator[Page]:
@@ -118,14 +117,22 @@ def read_image(path: Path, rules: ImageRules | None = None) -> Picture:
     return page.image
 
 
-def _opened(path: Path) -> Image.Image:
-    """The file, opened without Pillow's own limit of pixels, whose place ours takes."""
-    with _OPENING:
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(path)
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The file, opened without Pillow's own limit of pixels, whose place ours takes.
+
+    Pillow gets no name but an open file: by its name it maps uncompressed pixels into memory, and those of a TIFF that
+    is turned by 90 degrees come out as rows of the wrong length.
+    """
+    with path.open("rb") as file:
+        with _OPENING:
+            before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                opened = Image.open(file)
+            finally:
+                Image.MAX_IMAGE_PIXELS = before
+        with opened:
+            yield opened
 
 
 def _read_page(opened: Image.Image, path: Path, number: int, rules: ImageRules) -> Page:
@@ -167,9 +174,9 @@ def _deep_values(opened: Image.Image, path: Path, number: int) -> NDArray[Any] |
 
     Pillow keeps the upper 8 bits alone where there are colours or alpha, so those are decoded by libpng and libtiff.
     """
-    orientation = opened.getexif().get(_ORIENTATION, 1)
     tiles = getattr(opened, "tile", None)
     packed = str(tiles[0][3]) if tiles else ""  # as Pillow's decoder calls the form of the pixels
+    orientation = opened.getexif().get(_ORIENTATION, 1)  # of a PNG this loads the pixels
     if opened.mode == "F" or opened.mode.startswith("I"):
         opened.load()
         values = np.asarray(opened)

@@ -62,10 +62,9 @@ class Tally:
         if not self.left_out:
             self._reporter.say(f"wrote {out}: {len(self.names)} images; {record_file} says what the numbers mean")
             return
-        reasons: Counter[str] = Counter()
-        for frame in self.left_out:
-            reasons[f"{frame.source}: {frame.reason}" if frame.film else frame.reason] += frame.lost
-        counted = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
+        reasons = Counter(frame.reason for frame in self.left_out if not frame.film)
+        counted = ", ".join([f"{reason}: {count}" for reason, count in reasons.most_common()]
+                            + [f"{frame.source}: {frame.reason}" for frame in self.left_out if frame.film])  # fmt: skip
         total = len(self.names) + self.lost
         raise ValueError(
             f"{self.lost} of {total} inputs could not be used ({counted}); the other {len(self.names)} are in {out}"
