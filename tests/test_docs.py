@@ -1,4 +1,4 @@
-"""The documentation holds: its marked commands run and print what it says, its links lead somewhere, help is fresh.
+"""Tests of the documentation: marked commands run and print what the page says, links have targets, help is fresh.
 
 A block that opens with ```console test is run: `$ ` starts a command, other lines must be in its output, in order, with
 `...` for anything. ```python test is run in the same folder. `<!-- in tests, A is B -->` makes a page's commands small.
@@ -123,6 +123,14 @@ def test_links_lead_somewhere(page: Path):
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith("http"):
             assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+
+
+def test_every_target_of_make_has_a_recipe():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r'@echo "make (\w+)', makefile)
+    assert {"demo", "test", "site"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:.*\n\t", makefile, re.MULTILINE), f"make {target} does nothing"
 
 
 def test_pictures_are_small():
