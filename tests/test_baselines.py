@@ -94,3 +94,59 @@ def test_they_are_kept_per_data_set_and_tasks(tmp_path: Path):
     assert load_baselines(path, "abc", ("depth",)) is None
     path.write_text("{}")
     assert load_baselines(path, "abc", TASKS) is None
+
+
+def test_each_pixel_has_its_own_commonest_class():
+    classes = torch.tensor([[[3, 7], [255, 1]], [[3, 7], [255, 1]], [[7, 7], [255, 3]]], dtype=torch.uint8)
+    prior = tallied(segmentation=classes)["commonest class of each pixel"]
+    assert prior.tolist() == [[3, 7], [7, 1]], "a pixel that is always ignored has the commonest class of all"
+
+
+def test_each_pixel_has_its_own_median_depth():
+    metres = torch.zeros(3, 2, 2)
+    metres[:, 0, 0] = torch.tensor([5.0, 50.0, 5.0])
+    metres[:, 1, 1] = torch.tensor([90.0, 20.0, 20.0])
+    prior = tallied(depth=metres)["median of each pixel"]
+    expected = [[5, 5], [20, 20]]  # a pixel without a return has the median of its row
+    torch.testing.assert_close(prior, torch.tensor(expected, dtype=prior.dtype), rtol=0.03, atol=0)
+
+
+def test_a_pixel_of_a_large_sample_is_one_of_a_cell():
+    classes = torch.zeros(1, 1024, 1024, dtype=torch.uint8)
+    classes[:, :, 512:] = 4
+    fit = DEFINITIONS["segmentation"].constant_fit(CONTEXT)
+    fit.update(classes)
+    prior = fit.constants()[1].value
+    assert prior.shape == (1024, 1024)
+    assert torch.equal(prior, classes[0].long())
+    assert fit.pixels.counts.numel() == 256 * 256 * 38, "memory does not grow with the sample"
+
+
+def test_each_metric_of_depth_has_its_best_constant():
+    generator = torch.Generator().manual_seed(0)
+    metres = (torch.rand(4, 16, 16, generator=generator) * 4.5).exp()  # 1 to 90 m
+    constants = tallied(depth=metres)
+    scores = {}
+    for name, value in constants.items():
+        score = DEFINITIONS["depth"].score(CONTEXT, torch.device("cpu"))
+        score.update(value.expand_as(metres), metres)
+        scores[name] = score.compute()
+    others = {}
+    for value in torch.linspace(1, 90, 400):
+        score = DEFINITIONS["depth"].score(CONTEXT, torch.device("cpu"))
+        score.update(value.expand_as(metres), metres)
+        others[float(value)] = score.compute()
+    for metric, sign in (("MAE", 1), ("AbsRel", 1), ("RMSE", 1), ("delta1", -1)):
+        best = min(sign * score[metric] for name, score in scores.items() if name != "median of each pixel")
+        assert best <= min(sign * score[metric] for score in others.values()) + 0.01, metric
+
+
+def test_what_a_blind_predictor_scores_is_printed_where_it_is_stronger(tmp_path: Path):
+    """Classes lie below an edge that moves little: each pixel's commonest class says more than any one class."""
+    shards = ShardSet(write_tiny_shards(tmp_path / "shards"))
+    train, val = (Stream(shards, shards.samples(split)) for split in ("train", "val"))
+    found = score_baselines(train, val, TASKS, CONTEXT)
+    accuracy = {name: of["scores"]["pixel accuracy"] for name, of in found["segmentation"].items()}
+    assert accuracy["commonest class of each pixel"] > accuracy["all Rain dirt"] + 20
+    error = {name: of["scores"]["MAE"] for name, of in found["depth"].items()}
+    assert error["median of each pixel"] < min(value for name, value in error.items() if name != "median of each pixel")

@@ -31,6 +31,7 @@ from train.tasks.definition import (
     TrainingDefaults,
     Words,
 )
+from train.tasks.pixel_histogram import PixelHistogram
 from train.tasks.tensors import ALONE, check_shapes, wide
 
 _LEGEND_LINE_PX = 22
@@ -224,20 +225,26 @@ class SegmentationScore:
 
 
 class SegmentationConstants:
-    """The commonest class everywhere."""
+    """The commonest class of all pixels, and the commonest class at each pixel of the sample."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
-        self.pixels = torch.zeros(256, dtype=torch.int64)  # per class id
+        self.pixels = PixelHistogram(len(names))
 
     def update(self, label: Tensor) -> None:
         """(n, S, S) class ids."""
-        self.pixels += torch.bincount(label.flatten().long(), minlength=256).cpu()
+        valid = label < len(self.names)  # neither ignored nor unknown
+        self.pixels.add(label.long().clamp(max=len(self.names) - 1), valid)
 
     def constants(self) -> list[Constant]:
-        """A class id."""
-        self.pixels[IGNORE_INDEX] = 0
-        if not self.pixels.any():
+        """A class id, and (S, S) class ids; a pixel that no label covers has the commonest of all."""
+        cells = self.pixels.cells()
+        total = cells.sum((0, 1))
+        if not total.any():
             return []
-        commonest = self.pixels.argmax()
-        return [Constant(f"all {self.names[int(commonest)]}", commonest)]
+        commonest = total.argmax()
+        of_cells = torch.where(cells.any(-1), cells.argmax(-1), commonest)
+        return [
+            Constant(f"all {self.names[int(commonest)]}", commonest),
+            Constant("commonest class of each pixel", self.pixels.to_pixels(of_cells)),
+        ]
