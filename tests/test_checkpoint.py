@@ -47,7 +47,7 @@ class Quiet:
 
     def progress(self, what: str, done: int, total: int, facts: Any) -> None:
         assert 0 < done <= total
-        assert isinstance(facts(), str)
+        assert all(isinstance(fact, str) for fact in facts())
         if self.left is not None and "validation" not in what:
             self.left -= 1
 

@@ -124,7 +124,7 @@ class RunConfig:
     precision: Precision = "fp32"  # of the network's arithmetic; losses are always computed in fp32
     compile: bool = False  # run the shared part and the heads through torch.compile
     log_every: Count = 20  # micro-batches between two lines of metrics.jsonl, where losses are read back
-    best: str = "loss"  # criterion of best.pt on val: the sum of loss / coefficient, or a metric: "boxes mAP50"
+    best: str = "loss"  # criterion of best.pt on val: the sum of loss / first val loss, or a metric: "boxes mAP50"
     older_checkpoints: NotNegative = 0  # how many checkpoints before last.pt are kept, as last-1.pt and so on
     wandb: str | None = None  # a project of Weights & Biases that the run reports to
     checkpoint_minutes: Positive = 10.0  # between two checkpoints within an epoch; every epoch ends with one too

@@ -23,11 +23,23 @@ EXTREMES = 2  # samples of each kind, best and worst, that are remembered for ea
 LOSS = "loss"  # the criterion that is no metric
 
 
-def check_criterion(best: str, tasks: Sequence[str]) -> None:
-    """Raises ConfigError where best.pt cannot be chosen by it."""
+def check_criterion(best: str, tasks: Sequence[str], labels: Mapping[str, int] | None = None) -> None:
+    """Raise ConfigError where best.pt cannot be chosen by it; `labels` counts the labels of the val split by task."""
     known = [LOSS, *(f"{metric.task} {metric.name}" for metric in all_metrics() if metric.task in tasks)]
     if best not in known:
         raise ConfigError(f"best must be one of {', '.join(known)}, got {best!r}: best.pt is chosen by it")
+    task = best.split(" ", 1)[0]
+    if labels and best != LOSS and not labels.get(task):
+        raise ConfigError(f"best must be a metric that the val split can give, got {best!r}: no val sample has {task}")
+
+
+def loss_divisors(first_losses: Mapping[str, float], coefficients: Mapping[str, float]) -> Mapping[str, float]:
+    """Return the divisors of the val losses in the criterion of best.pt.
+
+    They are the losses of the run's first validation, so that every task starts at 1 and counts alike: divided by the
+    coefficients of training, one task would decide alone. Runs from before this rule have the coefficients.
+    """
+    return first_losses or coefficients
 
 
 @dataclass(frozen=True)
@@ -42,26 +54,26 @@ class Evaluation:
     extremes: dict[str, dict[str, list[tuple[str, float]]]]  # task -> best and worst -> (sample key, loss)
     groups: dict[str, Evaluation] = field(default_factory=dict)  # the same of each camera or scene
 
-    def total(self, coefficients: Mapping[str, float]) -> float | None:
-        """The sum over tasks of loss / coefficient, by which the best checkpoint is chosen; None without samples."""
-        parts = [loss / coefficients.get(task, 1.0) for task, loss in self.losses.items()]
+    def total(self, divisors: Mapping[str, float]) -> float | None:
+        """Return the sum over tasks of loss / divisor; None without samples, or where it is not finite."""
+        parts = [loss / divisors.get(task, 1.0) for task, loss in self.losses.items()]
         return sum(parts) if parts and all(map(math.isfinite, parts)) else None
 
-    def criterion(self, best: str, coefficients: Mapping[str, float]) -> float | None:
+    def criterion(self, best: str, divisors: Mapping[str, float]) -> float | None:
         """Return the criterion to minimise: the total loss, or the metric `best`, negated where higher is better."""
         if best == LOSS:
-            return self.total(coefficients)
+            return self.total(divisors)
         metric = next(metric for metric in all_metrics() if f"{metric.task} {metric.name}" == best)
         value = self.scores.get(metric.task, {}).get(metric.name)
         return value if value is None or not metric.higher_is_better else -value
 
-    def record(self, coefficients: Mapping[str, float], baselines: Baselines) -> dict[str, Any]:
+    def record(self, divisors: Mapping[str, float], baselines: Baselines) -> dict[str, Any]:
         """For `eval.json` and `metrics.jsonl`: each metric beside what constant predictions score."""
         return {
             "val_samples": self.samples,
             "val_labels": self.labels,
             "val_losses": self.losses,  # undivided
-            "val_loss": self.total(coefficients),
+            "val_loss": self.total(divisors),  # see loss_divisors
             "metrics": metric_rows(self.scores, baselines),
             "parts": {task: part_rows(task, parts, baselines) for task, parts in self.parts.items()},
             "extremes": self.extremes,

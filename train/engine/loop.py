@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from train.data.plan import MicroBatch, remaining, share_of_rank
 from train.data.regimes import epoch_items, plan_epoch
 from train.data.stream import Batch
 from train.engine.checkpoint import better_than
-from train.engine.evaluate import Evaluation, evaluate
+from train.engine.evaluate import LOSS, Evaluation, evaluate, loss_divisors
 from train.engine.run import Listener, Progress, Reporter, Run, run_baselines
 from train.engine.sample_predictions import choose_samples, predict_samples
 from train.run_folder import BEST, LAST, METRICS_FILE, metrics_lines
@@ -140,9 +141,11 @@ def measure_epoch(run: Run, reporter: Reporter) -> None:
         config.stream.batch_size,
         lambda done, total: reporter.progress(what, done, total, str),
     )
-    value = result.criterion(config.best, config.coefficient)
+    value = choose_by(run, result, reporter)
     record = evaluation_record(run, result)
-    best = better_than(value, progress.best) or not run.val.samples or not progress.best_result
+    best = better_than(value, progress.best) or progress.best is None
+    note_best_epochs(progress, result)
+    progress.last_result = {name: record[name] for name in ("epoch", "val_losses", "val_loss", "metrics")}
     if best:
         progress.best, progress.best_result = value, record
         run.save(BEST)
@@ -156,13 +159,35 @@ def measure_epoch(run: Run, reporter: Reporter) -> None:
         run.listener.epoch(record, config.epochs, best)
 
 
+def choose_by(run: Run, result: Evaluation, reporter: Reporter) -> float | None:
+    """Return the criterion of best.pt, which is to be minimised."""
+    config, progress = run.config, run.progress
+    if not progress.best_result:
+        known = {task: loss for task, loss in result.losses.items() if math.isfinite(loss) and loss > 0}
+        progress.first_losses = known
+    divisors = loss_divisors(progress.first_losses, config.coefficient)
+    value = result.criterion(config.best, divisors)
+    if value is None and config.best != LOSS and run.val.samples:
+        reporter.say(f"val gives no {config.best}, as no label of it holds anything to measure: the val loss decides")
+        return result.total(divisors)
+    return value
+
+
+def note_best_epochs(progress: Progress, result: Evaluation) -> None:
+    """Keep for each task the epoch with its lowest val loss."""
+    for task, loss in result.losses.items():
+        best = progress.best_epochs.get(task)
+        if better_than(loss, best["loss"] if best else None):
+            progress.best_epochs[task] = {"epoch": progress.epoch, "loss": loss}
+
+
 def evaluation_record(run: Run, result: Evaluation) -> dict[str, Any]:
     """An epoch's validation as plain values: losses, metrics beside their baselines, and what it took so far."""
     progress = run.progress
     return {
         "epoch": progress.epoch,
         "step": progress.groups,
-        **result.record(run.config.coefficient, run.baselines),
+        **result.record(loss_divisors(progress.first_losses, run.config.coefficient), run.baselines),
         "counts": run.counts,
     }
 

@@ -19,7 +19,7 @@ from train.config import RunConfig, dump_toml
 from train.data.grouping import GROUPINGS, WHOLE
 from train.engine.baselines import score_groups
 from train.engine.checkpoint import Checkpoint, build_network, check_data, load_checkpoint
-from train.engine.evaluate import evaluate
+from train.engine.evaluate import evaluate, loss_divisors
 from train.engine.objective import Objective
 from train.engine.provenance import provenance
 from train.engine.run import (
@@ -53,6 +53,10 @@ def finish(run: Run) -> dict[str, Any]:
         "tasks": list(run.tasks),
         "trained": _trained(held),
         **run.progress.best_result,  # of best.pt, its counts included
+        "best_epochs": run.progress.best_epochs,  # of each task by its own val loss
+        "last": run.progress.last_result,  # the last epoch's results
+        "chosen_by": run.config.best,
+        "chosen_on": "val",
         "counts_at_end": run.counts,
         "peak_memory": peak_memory(run.objective.device),
     }
@@ -165,6 +169,7 @@ def evaluate_checkpoint(
     finally:
         stream.close()
         train.close()
+    divisors = loss_divisors(checkpoint["progress"].get("first_losses", {}), config.coefficient)
     record = {
         "checkpoint": str(path),
         "split": split,
@@ -173,10 +178,10 @@ def evaluate_checkpoint(
         "trained": _trained(checkpoint),
         "epoch": checkpoint["progress"]["epoch"],
         "counts": checkpoint["counts"],
-        **result.record(config.coefficient, baselines[WHOLE]),
+        **result.record(divisors, baselines[WHOLE]),
         "peak_memory": peak_memory(device),
     }
     if by:
-        groups = {name: group.record(config.coefficient, baselines[name]) for name, group in result.groups.items()}
+        groups = {name: group.record(divisors, baselines[name]) for name, group in result.groups.items()}
         record |= {"by": by, "groups": groups}
     return record, dump_toml(config)

@@ -16,7 +16,7 @@ from models.multitask import MultiTaskNet
 from shards.reader import OPEN_FILES, SampleRef, ShardSet
 from shards.writer import write_whole
 from train.config import Document, RunConfig, dump_toml, to_document
-from train.data.regimes import choose_samples, plan_warnings, slow_parts
+from train.data.regimes import choose_samples, count_labels, plan_warnings, slow_parts
 from train.data.remote import is_remote, open_remote
 from train.data.stream import Stream, worker_count
 from train.engine.baselines import Baselines, load_baselines, save_baselines, score_baselines
@@ -77,6 +77,9 @@ class Progress:
     seconds: float = 0.0  # of training, validation left out
     best: float | None = None  # the lowest criterion of config.best yet
     best_result: dict[str, Any] = field(default_factory=dict)  # the evaluation and counts of best.pt
+    first_losses: dict[str, float] = field(default_factory=dict)  # by task, of the first validation
+    best_epochs: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> epoch and val loss of its best
+    last_result: dict[str, Any] = field(default_factory=dict)  # losses and metrics of the last validation
 
 
 @dataclass
@@ -164,6 +167,9 @@ def prepare(
     config, shards = open_set(config, reporter)
     if checkpoint is not None:
         check_resumable(checkpoint, config, shards.sha256, Path(config.out) / LAST)
+    val_samples = shards.samples("val")
+    if val_samples:
+        check_criterion(config.best, config.tasks, count_labels(config, val_samples))
     samples, lines = choose_samples(config, shards.samples("train"))
     for text in (*lines, *slow_parts(config, samples)):
         reporter.say(text)
@@ -188,7 +194,7 @@ def prepare(
         reporter.say(f"resuming after {progress.groups} groups: epoch {progress.epoch + 1}, {progress.items} items in")
     workers = worker_count(config.workers, device)  # the loop asks all ranks before it stops, so the stream does not
     train = Stream(shards, samples, workers=workers, device=device, augment=config.augment, seed=config.seed)
-    val = open_stream(shards, shards.samples("val"), config.workers, device, stopping)
+    val = open_stream(shards, val_samples, config.workers, device, stopping)
     tasks = trained_tasks(config, samples, reporter)
     return Run(config, facts, shards, tasks, samples, train, val, objective, steps, progress, ranks, stopping)
 
