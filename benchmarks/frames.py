@@ -12,7 +12,9 @@ import tarfile
 from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import orjson
 
 from preprocess.absent import Absent
@@ -43,8 +45,8 @@ def prepare_files(cache: Path, root: Path | None, workers: int) -> None:
     whole = [frame for frame in _frames(drawn, cache) if _has_all(frame)]
     real = [] if root is None else _frames(root, cache)
     for kind in _FILES:
-        if kind == "segmentation":
-            continue  # beside its image
+        if kind in ("segmentation", "camera_json"):
+            continue  # beside its image, and with the time of its LiDAR
         own = [frame for frame in real if kind in frame.files and (kind != "image" or "segmentation" in frame.files)]
         for number, frame in enumerate(own or whole):
             for what in ("image", "segmentation") if kind == "image" else (kind,):
@@ -54,7 +56,27 @@ def prepare_files(cache: Path, root: Path | None, workers: int) -> None:
     with tarfile.open(drawn / BUS_TAR) as tar:
         file = tar.extractfile(next(member for member in tar if member.isfile()))
         assert file is not None
-        (cache / "bus.json").write_bytes(file.read())
+        records = orjson.loads(file.read())
+    _write_times(cache, [frame.files["camera_json"].read() for frame in whole], records)
+
+
+def _write_times(cache: Path, camera_jsons: list[bytes], records: list[dict[str, Any]]) -> None:
+    """A camera JSON and a bus record for each LiDAR file, moved to its time, so that the files belong together."""
+    (cache / "camera_json").mkdir(exist_ok=True)
+    moved = []
+    for number, (path, camera_json, record) in enumerate(
+        zip(sources(cache, "depth"), cycle(camera_jsons), cycle(records), strict=False)
+    ):
+        times_us = read_returns(path.read_bytes()).time_us
+        assert times_us is not None
+        time_us = int(np.median(times_us))
+        document = {**orjson.loads(camera_json), "cam_tstamp": time_us}
+        (cache / "camera_json" / f"{number:03d}").write_bytes(orjson.dumps(document))
+        by_us = time_us - record["timestamp"]
+        flexray = {name: {**series, "timestamps": [time + by_us for time in series["timestamps"]]}
+                   for name, series in record["flexray"].items()}  # fmt: skip
+        moved.append({**record, "timestamp": time_us, "flexray": flexray})
+    (cache / "bus.json").write_bytes(orjson.dumps(moved))
 
 
 def _frames(root: Path, skip: Path) -> list[Frame]:

@@ -103,11 +103,22 @@ def outcome(label: str, frame: Frame, data: bytes, files: Files, right: LabelMem
     return ("counted" if said else "taken"), "", measures
 
 
+def whole_frames(root: Path) -> tuple[list[tuple[Frame, Files]], list[dict[str, LabelMember]]]:
+    """The frames that have every label, and their right labels."""
+    frames, right = [], []
+    for frame, files in load(root):
+        try:
+            labels = {label: convert(label, frame, None, files.record) for label in KINDS}
+        except Absent:
+            continue  # one of the defects that the synthetic set has on purpose
+        frames.append((frame, files))
+        right.append(labels)
+    return frames, right
+
+
 def run(root: Path, files: int, seed: int = 0) -> Iterator[tuple[str, str, Counter[str], bool]]:
     """(label, mistake, outcomes, whether a set of such files is odd), over so many wrong files in all."""
-    scene = load(root)
-    right = {(label, i): convert(label, frame, None, found.record) for label in KINDS for i, (frame, found) in
-             enumerate(scene)}  # fmt: skip
+    scene, right = whole_frames(root)
     found_files = [found for _, found in scene]
     mistakes = [(label, name, wrong) for label, kinds in KINDS.items() for name, wrong in kinds.items()]
     outcomes: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
@@ -116,7 +127,7 @@ def run(root: Path, files: int, seed: int = 0) -> Iterator[tuple[str, str, Count
         label, name, wrong = mistakes[number % len(mistakes)]
         place = number // len(mistakes) % len(scene)
         data = wrong(np.random.default_rng([seed, number]), found_files, place)
-        result, _, measures = outcome(label, scene[place][0], data, found_files[place], right[label, place])
+        result, _, measures = outcome(label, scene[place][0], data, found_files[place], right[place][label])
         outcomes[label, name][result] += 1
         samples[label, name].append((f"{scene[place][0].key}", measures, {} if result == "caught" else {label: number}))
     for (label, name), counted in outcomes.items():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -23,6 +25,7 @@ from shards.geometry import Intrinsics, project, sample_from_pixel
 from shards.png import encode_grey_png
 
 _MAX_NPZ_BYTES = 256 << 20  # unpacked; A2D2's are under 2 MB
+_NPY_PREFIX_BYTES = 10  # magic, version and length of the header
 _ZIP_HEADER_BYTES, _ZIP_END_BYTES = 30, 22  # of a file, without its name; of the archive's end
 _SIZE_BEHIND_DATA = 8  # a flag: what was written to a pipe has its sizes behind the data
 _KEYS = ("row", "col", "distance")
@@ -125,10 +128,26 @@ def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, packed: bytes) ->
 
 
 def _numbers(name: str, npy: bytes) -> Floats:
-    array = np.lib.format.read_array(io.BytesIO(npy), allow_pickle=False)
+    header = npy[: _NPY_PREFIX_BYTES + int.from_bytes(npy[8:10], "little")]
+    if np.lib.format.read_magic(io.BytesIO(npy)) != (1, 0):
+        array = np.lib.format.read_array(io.BytesIO(npy), allow_pickle=False)
+    else:
+        shape, fortran_order, dtype = _npy_header(header)
+        count = math.prod(shape)
+        flat = np.frombuffer(npy, dtype, count, offset=len(header))
+        array = flat.reshape(shape[::-1]).T if fortran_order else flat.reshape(shape)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} must be of numbers, got {array.dtype}")
     return np.asarray(array, dtype=np.float64)
+
+
+@lru_cache(maxsize=16)
+def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran's order, and dtype. Most arrays of a file have one header, and reading it is slow."""
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header[8:]))
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
+    return shape, fortran_order, dtype
 
 
 def convert_depth(

@@ -111,7 +111,8 @@ class ChecksRule:
     # s, the median over the set from the image to its bus window or LiDAR scan. A window spans the image, and a scan of
     # 0.1 s is matched to it: a constant offset of more is another frame's file.
     max_offset_s: Annotated[float, Meta(gt=0, description="times are compared")] = 0.2
-    max_unknown_colour: _Share = 0.05  # of label pixels; A2D2 has strays alone, other colours mean another data set
+    # Of label pixels; A2D2 has strays alone. Labels that were resized with interpolation have 2.5 %.
+    max_unknown_colour: _Share = 0.02
     max_unknown_class: _Share = 0.1  # of boxes; A2D2's 14 classes are all known
     max_clipped: _Share = 0.5  # of LiDAR returns; A2D2's sensors reach 100 m: all beyond max_m means another unit
     max_dropped_returns: _Share = 0.1  # of LiDAR returns; none of A2D2's, as far as known

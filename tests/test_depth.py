@@ -102,6 +102,14 @@ def test_reading_points() -> None:
         np.testing.assert_array_equal(found, [expected] * 3)
 
 
+def test_points_in_fortrans_order_are_the_same() -> None:
+    points = np.arange(9.0).reshape(3, 3)
+    for stored in (points, np.asfortranarray(points), points.astype(">f4")):
+        found = read_returns(npz(**{**GOOD, "points": stored})).points_m
+        assert found is not None
+        np.testing.assert_array_equal(found, points)
+
+
 def sensor_fusion(**changes: Any) -> bytes:
     """Three returns, the second of them not valid, with the names that sensor fusion has."""
     arrays = {**GOOD, "valid": np.array([True, False, True]), "rectime": np.ones(3, dtype=int), **changes}
