@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from shards.draw import Box
+from shards.output import OutputError
 from shards.schema import TASKS
-from train.cli import report
+from train.cli import console, report
 from train.config import dump_toml
 from train.engine.evaluate import metric_rows, part_rows
 from train.presets import build_config
@@ -344,6 +345,21 @@ def test_no_finished_run_at_all_is_a_line_and_1(prepare: Any, tmp_path: Path):
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith(f"amtl-report: {tmp_path / 'bad'} holds ")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_output_that_cannot_be_written_is_said_and_the_page_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, out, write = write_run(tmp_path / "run", "symmetric"), tmp_path / "report.html", console.write_text
+
+    def refuse(text: str, err: bool = False) -> None:
+        if not err:
+            raise OutputError("standard output cannot be written: No space left on device")
+        write(text, err=True)
+
+    monkeypatch.setattr(console, "write_text", refuse)
+    result = report_on(run, "--out", out)
+    message = "amtl-report: standard output cannot be written: No space left on device\n"
+    assert (result.exit_code, result.stderr) == (1, message)
+    assert out.exists()
 
 
 def test_a_page_that_cannot_be_written_is_a_line(tmp_path: Path):
