@@ -216,10 +216,10 @@ def test_the_report_of_all_columns(four: list[Path], tmp_path: Path):
     assert all(value.startswith("data:image/jpeg;base64,") for value in page.loaded)
     assert len(page.loaded) == 3 * 5, "three tasks, the labels and four columns each"
     assert "<script" not in out.read_text()
-    mae = next(row for row in page.rows if row[0] == "MAE, deg")
-    assert mae == ["MAE, deg", "↓", "4.00 (a constant)", "6.00 ± 1.41 ▽", "3.00", "5.00 ▽", "5.00 ▽"]
-    accuracy = next(row for row in page.rows if row[0] == "pixel accuracy, %")
-    assert accuracy[3:] == ["6.00 ± 1.41", "3.00 ▽", "5.00", "5.00"]
+    mae = next(row for row in page.rows if row[0] == "MAE, deg ↓")
+    assert mae == ["MAE, deg ↓", "4.00 (a constant)", "6.00 ± 1.41 ▽", "3.00", "5.00 ▽", "5.00 ▽"]
+    accuracy = next(row for row in page.rows if row[0] == "pixel accuracy, % ↑")
+    assert accuracy[2:] == ["6.00 ± 1.41", "3.00 ▽", "5.00", "5.00"]
     bold = re.findall(r'<td class="n best">([^<]*)</td>', out.read_text())
     assert "3.00" in bold
     assert "6.00 ± 1.41" in bold
@@ -231,7 +231,7 @@ def test_the_report_of_all_columns(four: list[Path], tmp_path: Path):
     ]
     assert [row[1] for row in costs[2:]] == 2 * list(TASKS), "a row for each run of its own, and no row twice"
     assert ["sum / multi-task", "", "7.18", "4.06", "2.55"] in page.rows, "the thesis's own table 4.2"
-    assert ["Car", "100.00 %", "IoU, %", "–", "6.00 ± 1.41", "3.00", "5.00", "5.00"] in page.rows
+    assert ["Car", "IoU, %", "100.00 %", "–", "6.00 ± 1.41", "3.00", "5.00", "5.00"] in page.rows
     assert ["depth", "asymmetric", "6.00", "3.00", "3.00", "2.00"] in page.rows
 
 
@@ -289,8 +289,8 @@ def test_the_report_of_one_run_without_pictures_or_curves(tmp_path: Path):
     assert result.exit_code == 0, result.output
     page = read(tmp_path / "report.html")
     assert page.loaded == []
-    assert any(row[0] == "delta1, %" for row in page.rows)
-    assert not any(row[0] == "mAP50, %" for row in page.rows)
+    assert any(row[0] == "delta1, % ↑" for row in page.rows)
+    assert not any(row[0] == "mAP50, % ↑" for row in page.rows)
 
 
 def test_names_of_folders_are_text_not_markup(tmp_path: Path):

@@ -11,7 +11,7 @@ import click
 from train.cli.console import HELP, Console, exit_codes, version_option
 
 if TYPE_CHECKING:
-    from train.report.tables import NetworkComparison
+    from train.report.tables import Table
 
 
 @click.command(context_settings=HELP)
@@ -38,16 +38,16 @@ def main(runs: tuple[Path, ...], out: Path) -> None:
         say(f"{out}: {count} run{'s' if count != 1 else ''} compared; open it in a browser, or print it")
 
 
-def compare_networks(shapes: Sequence[tuple[int, float, str]]) -> list[NetworkComparison]:
+def compare_networks(shapes: Sequence[tuple[int, float, str]]) -> list[Table]:
     """What the networks cost at each (image size in px, width, backbone), and what the thesis's own cost."""
     from models.footprint import footprints
     from shards.classes import SEGMENTATION_CLASSES
-    from train.report.tables import NetworkComparison, NetworkCost
+    from train.report.tables import network_table
 
-    compared = []
+    tables = []
     for found in footprints(shapes, len(SEGMENTATION_CLASSES)):
-        single = [NetworkCost(name, task, cost.counted, cost.used, cost.gmac) for name, task, cost in found.networks]
-        multi = found.multitask
-        multitask = NetworkCost("multi-task network", "all", multi.counted, multi.used, multi.gmac)
-        compared.append(NetworkComparison(f"{found.what}.", single, multitask))
-    return compared
+        single = [(name, task, cost.counted, cost.used, cost.gmac) for name, task, cost in found.networks]
+        cost = found.multitask
+        multitask = ("multi-task network", "all", cost.counted, cost.used, cost.gmac)
+        tables.append(network_table(f"{found.what}.", single, multitask))
+    return tables

@@ -12,12 +12,10 @@ from train.report.figures import breakdown_figure, loss_figure, loss_table, metr
 from train.report.gallery import Gallery, build_gallery, curve_figure, load_samples
 from train.report.runs import OWN_NETWORKS, Column, RunResult, build_columns, warnings
 from train.report.tables import (
-    NetworkComparison,
     Table,
     breakdown_table,
     common_settings,
     cost_table,
-    network_table,
     results_table,
     runs_table,
     settings_table,
@@ -29,7 +27,7 @@ TITLE = "Asymmetric multi-task learning: runs compared"
 
 
 def write_report(
-    runs: Sequence[RunResult], networks: Sequence[NetworkComparison], out: Path, notes: Sequence[str] = ()
+    runs: Sequence[RunResult], networks: Sequence[Table], out: Path, notes: Sequence[str] = ()
 ) -> list[str]:
     """Write the page. Returns its warnings, which begin with `notes`."""
     columns = build_columns(runs)
@@ -43,7 +41,7 @@ def write_report(
         regimes=[(column.name, column.colour) for column in columns],
         results=results_table(columns),
         costs=cost_table(columns),
-        networks=[network_table(one) for one in networks],
+        networks=networks,
         losses=loss_figure(columns),
         loss_values=loss_table(columns),
         metrics=metric_figure(columns),
