@@ -39,7 +39,7 @@ def main(runs: tuple[Path, ...], out: Path) -> None:
 
 
 def compare_networks(shapes: Sequence[tuple[int, float, str]]) -> list[Table]:
-    """What the networks cost at each (image size in px, width, backbone), and what the thesis's own cost."""
+    """A table of the networks' costs for each (image size in px, width, backbone), and one for those of the thesis."""
     from models.footprint import footprints
     from shards.classes import SEGMENTATION_CLASSES
     from train.report.tables import network_table

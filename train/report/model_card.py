@@ -82,7 +82,7 @@ def model_card(name: str, record: Mapping[str, Any], config_toml: str) -> str:
 
 
 def _label_rows(record: Mapping[str, Any]) -> list[Sequence[str]]:
-    """How many samples of each split have the label, and the fingerprint of its conversion rule."""
+    """Each label with its number of samples per split and the fingerprint of its conversion rule."""
     totals, prints = record["totals"], record["fingerprints"]
     rows: list[Sequence[str]] = []
     for label in LABELS:

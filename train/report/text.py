@@ -113,7 +113,7 @@ def number(value: float | None) -> str:
 
 
 def in_unit(unit: str, space: str = "") -> str:
-    """What follows a number, or with a space a name: nothing for a ratio."""
+    """The unit to write after a number or, with a space, after a name; empty for a ratio."""
     return "" if unit == "ratio" else f"{space}{unit}"
 
 
