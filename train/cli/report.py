@@ -27,6 +27,7 @@ def main(runs: tuple[Path, ...], out: Path) -> None:
     """
     from train.report.report import network_shapes, write_report
     from train.report.runs import load_runs
+    from train.report.text import counted
 
     say = Console().say
     with exit_codes("amtl-report", "nothing was written"):
@@ -34,8 +35,7 @@ def main(runs: tuple[Path, ...], out: Path) -> None:
         notes = [f"Left out: {line}." for line in left_out]
         for line in write_report(finished, compare_networks(network_shapes(finished)), out, notes):
             say(f"note: {line}")
-        count = len(finished)
-        say(f"{out}: {count} run{'s' if count != 1 else ''} compared; open it in a browser, or print it")
+        say(f"{out}: {counted(len(finished), 'run')} compared; open it in a browser, or print it")
 
 
 def compare_networks(shapes: Sequence[tuple[int, float, str]]) -> list[Table]:
