@@ -55,7 +55,7 @@ def test_a_run_leaves_a_card_with_all_of_its_origin(run: Path, tiny: Path):
         "The multi-task network on resnet18, width 0.125,",
         held["manifest_sha256"],
         "trained asymmetrically",
-        "Mode asymmetric, seed 3, order of the items: items; 1 epochs;",
+        "Mode asymmetric, seed 3, order of the items: items; 1 epoch;",
         "```toml\nmode = ",
         f"torch {torch.__version__}",
         "Not for driving",
@@ -110,7 +110,7 @@ def test_evaluation_writes_it_beside_the_checkpoint(run: Path, tmp_path: Path):
     assert result.exit_code == 0, result.output
     card = (folder / CARD).read_text()
     assert "It was measured on **another set**" in card
-    assert "On the 1 samples of split val" in card
+    assert "On 1 sample of split val" in card
     (folder / CARD).write_text("my own words")
     result = amtl_eval(folder / "best.pt", "--shards", other)
     assert f"{folder / CARD} is left as it is" in result.output

@@ -13,11 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 from shards.draw import Box
+from shards.output import OutputError
 from shards.schema import TASKS
-from train.cli import report
+from train.cli import console, report
 from train.config import dump_toml
 from train.engine.evaluate import metric_rows, part_rows
 from train.presets import build_config
+from train.report.report import summary_of, title_of
 from train.report.runs import (
     ASYMMETRIC,
     ONE_TASK,
@@ -215,10 +217,11 @@ def test_the_report_of_all_columns(four: list[Path], tmp_path: Path):
     assert all(value.startswith("data:image/jpeg;base64,") for value in page.loaded)
     assert len(page.loaded) == 3 * 5, "three tasks, the labels and four columns each"
     assert "<script" not in out.read_text()
-    mae = next(row for row in page.rows if row[0] == "MAE, deg")
-    assert mae == ["MAE, deg", "↓", "4.00 (a constant)", "6.00 ± 1.41 ▽", "3.00", "5.00 ▽", "5.00 ▽"]
-    accuracy = next(row for row in page.rows if row[0] == "pixel accuracy, %")
-    assert accuracy[3:] == ["6.00 ± 1.41", "3.00 ▽", "5.00", "5.00"]
+    assert "A2D2" not in out.read_text(), "nothing says that these data are"
+    mae = next(row for row in page.rows if row[0] == "MAE, deg ↓")
+    assert mae == ["MAE, deg ↓", "4.00 (a constant)", "6.00 ± 1.41 ▽", "3.00", "5.00 ▽", "5.00 ▽"]
+    accuracy = next(row for row in page.rows if row[0] == "pixel accuracy, % ↑")
+    assert accuracy[2:] == ["6.00 ± 1.41", "3.00 ▽", "5.00", "5.00"]
     bold = re.findall(r'<td class="n best">([^<]*)</td>', out.read_text())
     assert "3.00" in bold
     assert "6.00 ± 1.41" in bold
@@ -230,7 +233,7 @@ def test_the_report_of_all_columns(four: list[Path], tmp_path: Path):
     ]
     assert [row[1] for row in costs[2:]] == 2 * list(TASKS), "a row for each run of its own, and no row twice"
     assert ["sum / multi-task", "", "7.18", "4.06", "2.55"] in page.rows, "the thesis's own table 4.2"
-    assert ["Car", "100.00 %", "IoU, %", "–", "6.00 ± 1.41", "3.00", "5.00", "5.00"] in page.rows
+    assert ["Car", "IoU, %", "100.00 %", "–", "6.00 ± 1.41", "3.00", "5.00", "5.00"] in page.rows
     assert ["depth", "asymmetric", "6.00", "3.00", "3.00", "2.00"] in page.rows
 
 
@@ -241,11 +244,9 @@ def test_the_report_of_all_columns(four: list[Path], tmp_path: Path):
 def test_the_title_names_the_data_set_that_all_runs_share(names: tuple, title: str, tmp_path: Path):
     runs = [write_run(tmp_path / str(i), "symmetric", record={"data_set": name, "manifest_sha256": f"{i}" * 64})
             for i, name in enumerate(names)]  # fmt: skip
-    assert report_on(*runs, "--out", tmp_path / "report.html").exit_code == 0
-    text = (tmp_path / "report.html").read_text()
-    assert re.findall("<h1>(.*)</h1>", text) == [f"Asymmetric multi-task learning: {title}"]
-    assert ("000000000000 (synthetic)" in text) == (names[0] is not None)
-    assert "A2D2" not in text.replace("class colours of A2D2", "")
+    found = load_runs(runs)[0]
+    assert title_of(found) == f"Asymmetric multi-task learning: {title}"
+    assert ("000000000000 (synthetic)" in summary_of(found)) == (names[0] is not None)
 
 
 def test_the_worst_and_the_best_samples_of_each_column(tmp_path: Path):
@@ -288,8 +289,8 @@ def test_the_report_of_one_run_without_pictures_or_curves(tmp_path: Path):
     assert result.exit_code == 0, result.output
     page = read(tmp_path / "report.html")
     assert page.loaded == []
-    assert any(row[0] == "delta1, %" for row in page.rows)
-    assert not any(row[0] == "mAP50, %" for row in page.rows)
+    assert any(row[0] == "delta1, % ↑" for row in page.rows)
+    assert not any(row[0] == "mAP50, % ↑" for row in page.rows)
 
 
 def test_names_of_folders_are_text_not_markup(tmp_path: Path):
@@ -344,6 +345,21 @@ def test_no_finished_run_at_all_is_a_line_and_1(prepare: Any, tmp_path: Path):
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith(f"amtl-report: {tmp_path / 'bad'} holds ")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_output_that_cannot_be_written_is_said_and_the_page_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, out, write = write_run(tmp_path / "run", "symmetric"), tmp_path / "report.html", console.write_text
+
+    def refuse(text: str, err: bool = False) -> None:
+        if not err:
+            raise OutputError("standard output cannot be written: No space left on device")
+        write(text, err=True)
+
+    monkeypatch.setattr(console, "write_text", refuse)
+    result = report_on(run, "--out", out)
+    message = "amtl-report: standard output cannot be written: No space left on device\n"
+    assert (result.exit_code, result.stderr) == (1, message)
+    assert out.exists()
 
 
 def test_a_page_that_cannot_be_written_is_a_line(tmp_path: Path):

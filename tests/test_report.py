@@ -61,6 +61,8 @@ def test_epochs_are_rows_under_one_header():
 def test_counts_in_a_line():
     counts = {"epochs": 2, "updates": {"shared": 3, "depth": 1}, "items": 9, "images": 5, "seconds": 1.234}
     assert counts_line(counts) == "2 epochs; updates shared 3, depth 1; 9 labels on 5 images read; 1.2 s of training"
+    one = {"epochs": 1, "updates": {"all": 1}, "items": 1, "images": 1, "seconds": 1.0}
+    assert counts_line(one) == "1 epoch; updates all 1; 1 label on 1 image read; 1.0 s of training"
 
 
 def test_pictured_samples_are_spread_over_the_richest(tmp_path: Path):

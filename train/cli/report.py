@@ -11,7 +11,7 @@ import click
 from train.cli.console import HELP, Console, exit_codes, version_option
 
 if TYPE_CHECKING:
-    from train.report.tables import NetworkComparison
+    from train.report.tables import Table
 
 
 @click.command(context_settings=HELP)
@@ -27,6 +27,7 @@ def main(runs: tuple[Path, ...], out: Path) -> None:
     """
     from train.report.report import network_shapes, write_report
     from train.report.runs import load_runs
+    from train.report.text import counted
 
     say = Console().say
     with exit_codes("amtl-report", "nothing was written"):
@@ -34,20 +35,19 @@ def main(runs: tuple[Path, ...], out: Path) -> None:
         notes = [f"Left out: {line}." for line in left_out]
         for line in write_report(finished, compare_networks(network_shapes(finished)), out, notes):
             say(f"note: {line}")
-        count = len(finished)
-        say(f"{out}: {count} run{'s' if count != 1 else ''} compared; open it in a browser, or print it")
+        say(f"{out}: {counted(len(finished), 'run')} compared; open it in a browser, or print it")
 
 
-def compare_networks(shapes: Sequence[tuple[int, float, str]]) -> list[NetworkComparison]:
-    """What the networks cost at each (image size in px, width, backbone), and what the thesis's own cost."""
+def compare_networks(shapes: Sequence[tuple[int, float, str]]) -> list[Table]:
+    """A table of the networks' costs for each (image size in px, width, backbone), and one for those of the thesis."""
     from models.footprint import footprints
     from shards.classes import SEGMENTATION_CLASSES
-    from train.report.tables import NetworkComparison, NetworkCost
+    from train.report.tables import network_table
 
-    compared = []
+    tables = []
     for found in footprints(shapes, len(SEGMENTATION_CLASSES)):
-        single = [NetworkCost(name, task, cost.counted, cost.used, cost.gmac) for name, task, cost in found.networks]
-        multi = found.multitask
-        multitask = NetworkCost("multi-task network", "all", multi.counted, multi.used, multi.gmac)
-        compared.append(NetworkComparison(f"{found.what}.", single, multitask))
-    return compared
+        single = [(name, task, cost.counted, cost.used, cost.gmac) for name, task, cost in found.networks]
+        cost = found.multitask
+        multitask = ("multi-task network", "all", cost.counted, cost.used, cost.gmac)
+        tables.append(network_table(f"{found.what}.", single, multitask))
+    return tables

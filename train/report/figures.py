@@ -22,7 +22,7 @@ from train.report.plots import (
     to_svg,
 )
 from train.report.runs import Cell, Column, RunResult, mean_of
-from train.report.tables import Table, TableCell, breakdown_rows, texts
+from train.report.tables import Table, breakdown_rows
 from train.report.text import best_constant, in_unit, number
 from train.tasks import DEFINITIONS, all_metrics
 from train.tasks.definition import Metric
@@ -95,16 +95,16 @@ def _task_curves(
 
 def loss_table(columns: Sequence[Column]) -> Table:
     """Validation losses of the first and last epoch, means over seeds."""
-    heads = ("first epoch", "last epoch", "lowest", "first / last")
-    table = Table("Validation losses, means over seeds.", [*texts("loss", "regime"), *texts(*heads, kind="n")])
+    rows = []
     for task in TASKS:
         for column in columns:
             curves = _task_curves([column], task, "epochs", _loss_of(task))
             if curves:
                 values = [value for _, value in curves[-1].points]
-                told = (*map(number, (values[0], values[-1], min(values))), f"{values[0] / values[-1]:.2f}")
-                table.add(TableCell(task), TableCell(column.name), *texts(*told, kind="n"))
-    return table
+                told = map(number, (values[0], values[-1], min(values)))
+                rows.append([task, column.name, *told, f"{values[0] / values[-1]:.2f}"])
+    head = ["loss", "regime", "first epoch", "last epoch", "lowest", "first / last"]
+    return Table("Validation losses, means over seeds.", head, rows, words=2)
 
 
 def metric_figure(columns: Sequence[Column]) -> str:
@@ -141,7 +141,7 @@ def breakdown_figure(task: str, columns: Sequence[Column]) -> str:
     constants: dict[str, float] = {}
     for column, of_column in zip(columns, held, strict=True):
         if task in column.cells:
-            rows = [row for of_run in of_column for row in of_run if row["metric"] == metric.name]
+            rows = [row for row in of_column if row["metric"] == metric.name]
             means = [mean_of([row["value"] for row in rows if row["of"] == of]) for of in shown]
             series.append((column.name, column.colour, means))
             constants |= {row["of"]: best[1] for row in rows if (best := best_constant(row))}

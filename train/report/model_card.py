@@ -10,7 +10,7 @@ from typing import Any
 from shards.schema import LABELS, TASKS
 from shards.writer import write_whole
 from train.report.templates import render
-from train.report.text import best_constant, counts_line, number
+from train.report.text import best_constant, counted, counts_line, number
 from train.run_folder import BEST, CARD_FILE
 from train.tasks import DEFINITIONS
 
@@ -75,14 +75,14 @@ def model_card(name: str, record: Mapping[str, Any], config_toml: str) -> str:
         results=_result_rows(record["metrics"]),
         not_better=[f"{row['task']} {row['metric']}" for row in record["metrics"] if row["better"] is False],
         split=record["split"],
-        val_samples=record["val_samples"],
+        val_samples=counted(record["val_samples"], "sample"),
         notes=record["notes"],
         makers=[_maker_row(what, made) for what, made in makers if made],
     )
 
 
 def _label_rows(record: Mapping[str, Any]) -> list[Sequence[str]]:
-    """How many samples of each split have the label, and the fingerprint of its conversion rule."""
+    """Each label with its number of samples per split and the fingerprint of its conversion rule."""
     totals, prints = record["totals"], record["fingerprints"]
     rows: list[Sequence[str]] = []
     for label in LABELS:

@@ -12,24 +12,23 @@ from train.report.figures import breakdown_figure, loss_figure, loss_table, metr
 from train.report.gallery import Gallery, build_gallery, curve_figure, load_samples
 from train.report.runs import OWN_NETWORKS, Column, RunResult, build_columns, warnings
 from train.report.tables import (
-    NetworkComparison,
     Table,
     breakdown_table,
     common_settings,
     cost_table,
-    network_table,
     results_table,
     runs_table,
     settings_table,
 )
 from train.report.templates import render
+from train.report.text import counted
 from train.tasks import DEFINITIONS
 
 TITLE = "Asymmetric multi-task learning: runs compared"
 
 
 def write_report(
-    runs: Sequence[RunResult], networks: Sequence[NetworkComparison], out: Path, notes: Sequence[str] = ()
+    runs: Sequence[RunResult], networks: Sequence[Table], out: Path, notes: Sequence[str] = ()
 ) -> list[str]:
     """Write the page. Returns its warnings, which begin with `notes`."""
     columns = build_columns(runs)
@@ -37,13 +36,13 @@ def write_report(
     galleries, curves = _samples(columns)
     page = render(
         "report.html.jinja",
-        title=_title(runs),
-        summary=_summary(runs),
+        title=title_of(runs),
+        summary=summary_of(runs),
         warnings=told,
         regimes=[(column.name, column.colour) for column in columns],
         results=results_table(columns),
         costs=cost_table(columns),
-        networks=[network_table(one) for one in networks],
+        networks=networks,
         losses=loss_figure(columns),
         loss_values=loss_table(columns),
         metrics=metric_figure(columns),
@@ -63,7 +62,7 @@ def write_report(
     return told
 
 
-def _title(runs: Sequence[RunResult]) -> str:
+def title_of(runs: Sequence[RunResult]) -> str:
     """The title, which names the data set where all runs have one that names itself."""
     names = {run.record.get("data_set") for run in runs}
     return f"{TITLE} on {names.pop()} data" if len(names) == 1 and None not in names else TITLE
@@ -111,15 +110,14 @@ def _breakdowns(columns: Sequence[Column]) -> list[tuple[str, str, Table]]:
     return found
 
 
-def _summary(runs: Sequence[RunResult]) -> str:
+def summary_of(runs: Sequence[RunResult]) -> str:
     """`3 runs; data set 12ab34cd56ef (samples: train 240, val 60); 256 px`"""
     names = {run.record["manifest_sha256"][:12]: run.record.get("data_set") for run in runs}
     sets = [f"{digest} ({name})" if name else digest for digest, name in names.items()]
     totals = runs[0].record.get("totals", {})
     sizes = ", ".join(f"{split} {of.get('samples', 0):,}" for split, of in totals.items())
     samples = f" (samples: {sizes})" if sizes else ""
-    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
-    return f"{count}; data set {', '.join(sets)}{samples}; {runs[0].record.get('size_px', '?')} px"
+    return f"{counted(len(runs), 'run')}; data set {', '.join(sets)}{samples}; {runs[0].record.get('size_px', '?')} px"
 
 
 def _fingerprints(runs: Sequence[RunResult]) -> Mapping[str, str]:

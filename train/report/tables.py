@@ -1,10 +1,9 @@
-"""The report's tables, as rows of cells that the page template prints."""
+"""The report's tables, as rows of texts that the page template prints."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from shards.schema import TASKS
 from train.report.runs import Cell, Column, RunResult, Spread, differing, mean_of, spread
@@ -15,78 +14,43 @@ from train.tasks.definition import Metric
 _DASH = "–"
 _NOT_BETTER = " ▽"  # follows a value that a constant prediction reaches too
 
+Network = tuple[str, str, int, int, float]  # name, task, parameters, those with a gradient, GMAC of a forward pass
+
+
+class Best(str):
+    """The text of a cell that is printed bold."""
+
+    __slots__ = ()
+
 
 @dataclass(frozen=True)
-class TableCell:
-    """A text; `kind` is its class in the style sheet, such as `n` for a number."""
-
-    text: str
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """A row of cells; a row of kind `group` is a heading across the whole table."""
-
-    cells: Sequence[TableCell]
-    kind: str = ""
-
-
-@dataclass
 class Table:
-    """A table of the page."""
+    """A table of the page. A row with a single cell is a heading across the table."""
 
     caption: str
-    head: list[TableCell]
-    rows: list[TableRow] = field(default_factory=list)
-
-    def add(self, *cells: TableCell, kind: str = "") -> None:
-        """Append a row."""
-        self.rows.append(TableRow(cells, kind))
-
-
-@dataclass(frozen=True)
-class NetworkCost:
-    """Parameters and arithmetic of one network."""
-
-    name: str
-    task: str
-    counted: int  # parameters
-    used: int  # parameters that receive a gradient
-    gmac: float  # giga multiply-adds of a forward pass for one image
-
-
-@dataclass(frozen=True)
-class NetworkComparison:
-    """The single-task networks beside the multi-task network, at one image size and width."""
-
-    caption: str
-    single: list[NetworkCost]
-    multitask: NetworkCost
-
-
-def texts(*values: str, kind: str = "") -> list[TableCell]:
-    """A cell for each text."""
-    return [TableCell(value, kind) for value in values]
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int = 1  # leading columns with words; the others hold numbers
 
 
 def results_table(columns: Sequence[Column]) -> Table:
     """Table 4.1 of the thesis: each metric beside the best constant prediction."""
-    head = [*texts("metric", ""), *texts("best constant", *(column.name for column in columns), kind="n")]
-    table = Table(
+    rows: list[Sequence[str]] = []
+    for metric in all_metrics():
+        if any(metric.task in column.cells for column in columns):
+            if [metric.task] not in rows:
+                rows.append([metric.task])
+            found = [_metric_rows(column.cells.get(metric.task, []), metric) for column in columns]
+            arrow = "↑" if metric.higher_is_better else "↓"
+            rows.append([f"{metric.name}{in_unit(metric.unit, ', ')} {arrow}",
+                         *_values(found, metric.higher_is_better, name_constant=True)])  # fmt: skip
+    return Table(
         "Metrics of the best checkpoints on the val split, after table 4.1 of the thesis: mean ± standard deviation "
         "over seeds. Bold: the best column. ▽: not better than the best constant prediction (of the train split). "
-        "↑: higher is better, ↓: lower is better. Table 2 lists the training that each result took.", head)  # fmt: skip
-    for task in TASKS:
-        metrics = [metric for metric in all_metrics() if metric.task == task]
-        if any(task in column.cells for column in columns):
-            table.add(TableCell(task), kind="group")
-            for metric in metrics:
-                found = [_metric_rows(column.cells.get(task, []), metric) for column in columns]
-                name = f"{metric.name}{in_unit(metric.unit, ', ')}"
-                arrow = "↑" if metric.higher_is_better else "↓"
-                table.add(*texts(name, arrow), *_value_cells(found, metric.higher_is_better, name_constant=True))
-    return table
+        "↑: higher is better, ↓: lower is better. Table 2 lists the training that each result took.",
+        ["metric", "best constant", *(column.name for column in columns)],
+        rows,
+    )
 
 
 def _metric_rows(runs: Cell, metric: Metric) -> list[Row]:
@@ -95,7 +59,7 @@ def _metric_rows(runs: Cell, metric: Metric) -> list[Row]:
             if (line["task"], line["metric"]) == (metric.task, metric.name)]  # fmt: skip
 
 
-def _value_cells(found: Sequence[Sequence[Row]], higher_is_better: bool, *, name_constant: bool) -> list[TableCell]:
+def _values(found: Sequence[Sequence[Row]], higher_is_better: bool, *, name_constant: bool) -> list[str]:
     """The best constant, then a mean over seeds for each column. The best column is bold."""
     spreads = [spread([line["value"] for line in lines]) for lines in found]
     constants = dict.fromkeys(best for lines in found for line in lines if (best := best_constant(line)))
@@ -103,11 +67,11 @@ def _value_cells(found: Sequence[Sequence[Row]], higher_is_better: bool, *, name
     tied = len(set(means)) < 2
     first = None if tied else max(means) if higher_is_better else min(means)
     told = [f"{number(value)} ({what})" if name_constant else number(value) for what, value in constants]
-    cells = [TableCell("; ".join(told) or _DASH, "n")]
+    cells = ["; ".join(told) or _DASH]
     for known, lines in zip(spreads, found, strict=True):
         reached = known and not all(_beats_constants(known.mean, line, higher_is_better) for line in lines)
         text = spread_text(known) + (_NOT_BETTER if reached else "")
-        cells.append(TableCell(text, "n best" if known and known.mean == first else "n"))
+        cells.append(Best(text) if known and known.mean == first else text)
     return cells
 
 
@@ -126,24 +90,26 @@ def spread_text(known: Spread | None) -> str:
 
 def cost_table(columns: Sequence[Column]) -> Table:
     """The training that each column's results took: a row per column, or per task where each has runs of its own."""
-    heads = ("best epoch", "optimizer updates", "labels trained on", "images read", "training time", "peak memory")
-    table = Table(
-        "Training until the best checkpoint, means over seeds. Training time excludes validation. Regimes differ in "
-        "updates, labels and images, so no result of table 1 stands without these numbers.",
-        [*texts("regime", "task"), *texts(*heads, kind="n")])  # fmt: skip
+    rows = []
     for column in columns:
         for cell in {id(cell): cell for cell in column.cells.values()}.values():
             tasks = [task for task in TASKS if column.cells.get(task) is cell]
-            name = "all" if len(tasks) == len(TASKS) else ", ".join(tasks)
-            table.add(*texts(column.name, name), *texts(*_costs(cell), kind="n"))
-    return table
+            rows.append([column.name, "all" if len(tasks) == len(TASKS) else ", ".join(tasks), *_costs(cell)])
+    return Table(
+        "Training until the best checkpoint, means over seeds. Training time excludes validation. Regimes differ in "
+        "updates, labels and images, so no result of table 1 stands without these numbers.",
+        ["regime", "task", "best epoch", "optimizer updates", "labels trained on", "images read", "training time",
+         "peak memory"],
+        rows,
+        words=2,
+    )  # fmt: skip
 
 
-def _costs(runs: Cell) -> tuple[str, ...]:
+def _costs(runs: Cell) -> list[str]:
     counts = [run.record["counts"] for run in runs]
     names = ("items", "images", "seconds")
     items, images, seconds = (mean_of([of_run.get(name) for of_run in counts]) for name in names)
-    return _epochs(runs), _updates(runs), whole(items), whole(images), duration(seconds), _memory(runs)
+    return [_epochs(runs), _updates(runs), whole(items), whole(images), duration(seconds), _memory(runs)]
 
 
 def _updates(runs: Cell) -> str:
@@ -163,10 +129,11 @@ def _epochs(runs: Cell) -> str:
 
 
 def _memory(runs: Cell) -> str:
-    """Peak memory of the process, and of the GPU where there is one."""
+    """Peak memory of the process, and of the GPU where there is one, in units of 10^9 bytes."""
     peaks = [run.record.get("peak_memory", {}) for run in runs]
-    process, gpu = (spread([peak.get(name) for peak in peaks]) for name in ("process_bytes", "gpu_bytes"))
-    return gigabytes(process) + (f", GPU {gigabytes(gpu)}" if gpu else "")
+    process, gpu = (mean_of([peak.get(name) for peak in peaks]) for name in ("process_bytes", "gpu_bytes"))
+    found = [f"{name}{count / 1e9:.2f} GB" for name, count in (("", process), ("GPU ", gpu)) if count is not None]
+    return ", ".join(found) or _DASH
 
 
 def whole(value: float | None) -> str:
@@ -183,17 +150,14 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def gigabytes(count: Spread | None) -> str:
-    """`1.23 GB`, of 10^9 bytes."""
-    return _DASH if count is None else f"{count.mean / 1e9:.2f} GB"
-
-
-def breakdown_rows(task: str, columns: Sequence[Column]) -> tuple[dict[str, float], list[list[list[Row]]]]:
-    """Each class or bin with its share in percent, and the breakdown rows of eval.json by column and run."""
-    held = [[run.record.get("parts", {}).get(task, []) for run in column.cells.get(task, [])] for column in columns]
+def breakdown_rows(task: str, columns: Sequence[Column]) -> tuple[dict[str, float], list[list[Row]]]:
+    """Each class or bin with its share in percent, and each column's breakdown rows of eval.json, over all its runs."""
     parts: dict[str, float] = {}  # classes that only some networks predict come last
-    for rows in (rows for of_column in held for rows in of_column):
-        for of, share, _ in shares(task, rows):
+    held: list[list[Row]] = []
+    for column in columns:
+        of_runs = [run.record.get("parts", {}).get(task, []) for run in column.cells.get(task, [])]
+        held.append([row for rows in of_runs for row in rows])
+        for of, share, _ in (part for rows in of_runs for part in shares(task, rows)):
             parts.setdefault(of, share)
     return parts, held
 
@@ -204,50 +168,40 @@ def breakdown_table(task: str, columns: Sequence[Column]) -> Table | None:
     if not parts:
         return None
     what = DEFINITIONS[task].breakdown
-    head = [TableCell(what.by), TableCell("share", "n"), TableCell("metric"), TableCell("best constant", "n"),
-            *texts(*(column.name for column in columns), kind="n")]  # fmt: skip
-    title = f"{task.capitalize()} by {what.by}, with the share of the {what.counted} in the val split."
-    table = Table(title, head)
+    rows = []
     for of, share in parts.items():
         for metric in what.metrics:
-            found = [[line for rows in of_column for line in rows if (line["of"], line["metric"]) == (of, metric.name)]
-                     for of_column in held]  # fmt: skip
-            first = metric is what.metrics[0]
-            name = TableCell(f"{metric.name}{in_unit(metric.unit, ', ')}")
-            table.add(TableCell(of if first else ""), TableCell(f"{share:.2f} %" if first else "", "n"), name,
-                      *_value_cells(found, metric.higher_is_better, name_constant=False))  # fmt: skip
-    return table
-
-
-def network_table(compared: NetworkComparison) -> Table:
-    """Table 4.2 of the thesis: parameters, and multiply-adds of a forward pass for one image."""
-    head = [*texts("network", "task"), *texts("parameters counted", "of which used", "GMAC", kind="n")]
-    table = Table(compared.caption, head)
-    single, multitask = compared.single, compared.multitask
-    total = NetworkCost("sum of the single-task networks", "all", sum(cost.counted for cost in single),
-                        sum(cost.used for cost in single), sum(cost.gmac for cost in single))  # fmt: skip
-    for cost, kind in (*((cost, "") for cost in single), (total, "total"), (multitask, "")):
-        numbers = texts(whole(cost.counted), whole(cost.used), f"{cost.gmac:,.2f}", kind="n")
-        table.add(*texts(cost.name, cost.task), *numbers, kind=kind)
-    ratios = (total.counted / multitask.counted, total.used / multitask.used, total.gmac / multitask.gmac)
-    table.add(
-        *texts("sum / multi-task", ""), *texts(*(f"{ratio:.2f}" for ratio in ratios), kind="n best"), kind="total"
+            found = [[row for row in rows_ if (row["of"], row["metric"]) == (of, metric.name)] for rows_ in held]
+            first = [of, f"{metric.name}{in_unit(metric.unit, ', ')}", f"{share:.2f} %"]
+            rows.append([*first, *_values(found, metric.higher_is_better, name_constant=False)])
+    title = f"{task.capitalize()} by {what.by}, with the share of the {what.counted} in the val split."
+    return Table(
+        title, [what.by, "metric", "share", "best constant", *(column.name for column in columns)], rows, words=2
     )
-    return table
+
+
+def network_table(caption: str, single: Sequence[Network], multitask: Network) -> Table:
+    """Table 4.2 of the thesis: parameters, and multiply-adds of a forward pass for one image."""
+    counted, used, gmac = (sum(column) for column in zip(*(network[2:] for network in single), strict=True))
+    total = ("sum of the single-task networks", "all", counted, used, gmac)
+    rows = [[name, task, whole(all_), whole(with_gradient), f"{macs:,.2f}"]
+            for name, task, all_, with_gradient, macs in (*single, total, multitask)]  # fmt: skip
+    ratios = [Best(f"{one / other:.2f}") for one, other in zip((counted, used, gmac), multitask[2:], strict=True)]
+    head = ["network", "task", "parameters counted", "of which used", "GMAC"]
+    return Table(caption, head, [*rows, ["sum / multi-task", "", *ratios]], words=2)
 
 
 def runs_table(runs: Sequence[RunResult]) -> Table:
     """Provenance of each run."""
-    names = ("run", "regime", "task", "seed", "best epoch", "data set", "val samples", "norm", "torch", "device")
-    table = Table("", texts(*names))
+    rows = []
     for run in runs:
         record = run.record
         held = [str(record.get(name, _DASH)) for name in ("epoch", "val_samples", "norm", "torch", "device", "threads")]
-        epoch, samples, norm, torch, device, threads = held
-        where = f"{device}, {threads} threads"
-        task, data = record.get("task") or "all", record["manifest_sha256"][:12]
-        table.add(*texts(run.folder.name, run.kind, task, str(run.seed), epoch, data, samples, norm, torch, where))
-    return table
+        *known, device, threads = held
+        rows.append([run.folder.name, run.kind, record.get("task") or "all", str(run.seed),
+                     record["manifest_sha256"][:12], *known, f"{device}, {threads} threads"])  # fmt: skip
+    head = ["run", "regime", "task", "seed", "data set", "best epoch", "val samples", "norm", "torch", "device"]
+    return Table("", head, rows, words=len(head))
 
 
 def settings_table(columns: Sequence[Column]) -> Table:
@@ -255,16 +209,11 @@ def settings_table(columns: Sequence[Column]) -> Table:
     settings = [[run.flat_config | run.settings for run in column.runs] for column in columns]
     known = ("out", "shards", "seed", "mode", "task", "network.name")  # in the column's name, or in the table of runs
     keys = [key for key in differing([one for of_column in settings for one in of_column]) if key not in known]
-    caption = "Settings in which the columns differ. The runs of a cell differ in their seed alone."
-    table = Table(caption, texts("setting", *(column.name for column in columns)))
-    for key in keys:
-        table.add(*texts(key, *(", ".join(dict.fromkeys(_setting(one, key) for one in of_column))
-                                for of_column in settings)))  # fmt: skip
-    return table
-
-
-def _setting(settings: Mapping[str, Any], key: str) -> str:
-    return str(settings[key]) if key in settings else _DASH
+    rows = [[key, *(", ".join(dict.fromkeys(str(one.get(key, _DASH)) for one in of_column)) for of_column in settings)]
+            for key in keys]  # fmt: skip
+    head = ["setting", *(column.name for column in columns)]
+    return Table("Settings in which the columns differ. The runs of a cell differ in their seed alone.", head, rows,
+                 words=len(head))  # fmt: skip
 
 
 def common_settings(runs: Sequence[RunResult]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from train.report.tables import Best
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -21,7 +23,7 @@ def render(name: str, **values: Any) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only where a document is written
 
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("train.report"),
         autoescape=lambda name: name is not None and name.endswith(".html.jinja"),
         undefined=StrictUndefined,
@@ -29,3 +31,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.tests["best"] = lambda cell: isinstance(cell, Best)
+    return environment

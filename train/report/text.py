@@ -71,7 +71,7 @@ def result_text(record: Mapping[str, Any], *, apart: bool) -> str:
             blocks.append(f"{task} by {DEFINITIONS[task].breakdown.by}\n{parts_table(task, rows)}")
     for name, group in record.get("groups", {}).items():
         labels = ", ".join(f"{task} {count}" for task, count in group["val_labels"].items())
-        title = f"{record['by']} {name}: {group['val_samples']} samples ({labels})"
+        title = f"{record['by']} {name}: {counted(group['val_samples'], 'sample')} ({labels})"
         blocks.append(f"{title}\n{metrics_table(group['metrics'])}")
     return "\n\n".join(blocks)
 
@@ -82,7 +82,7 @@ def result_lines(record: Mapping[str, Any], what: str, *, apart: bool) -> list[s
         return ["", f"{what}: split {record['split']} has no sample to be measured on"]
     return [
         "",
-        f"{what}, on {record['val_samples']} samples of split {record['split']}",
+        f"{what}, on {counted(record['val_samples'], 'sample')} of split {record['split']}",
         f"trained for {counts_line(record['counts'])}",
         f"backbone weights: {record['weights']}",
         "",
@@ -113,7 +113,7 @@ def number(value: float | None) -> str:
 
 
 def in_unit(unit: str, space: str = "") -> str:
-    """What follows a number, or with a space a name: nothing for a ratio."""
+    """The unit to write after a number or, with a space, after a name; empty for a ratio."""
     return "" if unit == "ratio" else f"{space}{unit}"
 
 
@@ -153,7 +153,11 @@ def clock(seconds: float) -> str:
 def counts_line(counts: Mapping[str, Any]) -> str:
     """`updates shared 12, steering 20; 480 labels on 480 images; 31.2 s of training`"""
     updates = ", ".join(f"{part} {count}" for part, count in counts["updates"].items())
-    return (
-        f"{counts['epochs']} epochs; updates {updates}; {counts['items']} labels on {counts['images']} images read; "
-        f"{counts['seconds']:.1f} s of training"
-    )
+    epochs, labels, images = (counted(counts[key], name) for key, name in
+                              (("epochs", "epoch"), ("items", "label"), ("images", "image")))  # fmt: skip
+    return f"{epochs}; updates {updates}; {labels} on {images} read; {counts['seconds']:.1f} s of training"
+
+
+def counted(count: int, name: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
