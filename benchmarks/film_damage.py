@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tests.damaged_films import damage, judge, packets_by_number
 from tests.numbered_films import FILMS, shown_number, write_film
-from train.deploy.film import FilmFrame, read_film
+from train.deploy.film import read_film
+from train.deploy.film_decode import FilmFrame
 
 FRAMES = 40
 

@@ -91,14 +91,21 @@ def judge(path: Path, intact: Mapping[int, bytes]) -> Verdict:
 
 def packets_by_number(path: Path) -> dict[int, bytes]:
     """The packets of a film by the numbers of their frames."""
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         index = index_film(path, container, picture_stream(container))
     packets = {}
     times = iter(index.times)
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         stream = picture_stream(container)
-        for packet in container.demux(stream):
-            if is_shown(packet, stream) and (number := index.numbers.get(next(times) or 0)) is not None:
+        packets_there = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets_there)
+            except (StopIteration, av.FFmpegError, IndexError):
+                break
+            if not is_shown(packet, stream) or (time := next(times)) is None:
+                continue
+            if (number := time if index.by_place else index.numbers.get(time)) is not None:
                 packets[number] = bytes(packet)
     return packets
 

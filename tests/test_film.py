@@ -11,7 +11,8 @@ import pytest
 
 from tests.damaged_films import damage, judge, packets_by_number
 from tests.numbered_films import FILMS, Film, numbered_picture, shown_number, write_film
-from train.deploy.film import FilmFrame, FilmReport, expected_frames, read_film
+from train.deploy.film import FilmReport, expected_frames, read_film
+from train.deploy.film_decode import FilmFrame
 from train.deploy.film_writer import FilmWriter
 
 FRAMES = 40

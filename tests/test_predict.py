@@ -25,7 +25,8 @@ from tests.numbered_films import Film, write_film
 from tests.test_export import write_checkpoint
 from tests.tiny_shards import write_tiny_shards
 from train.cli import predict
-from train.deploy.film import FilmFrame, read_film
+from train.deploy.film import read_film
+from train.deploy.film_decode import FilmFrame
 from train.deploy.image_file import read_image
 from train.deploy.inference import load_inference_model
 from train.deploy.inputs import Frame, find_sources

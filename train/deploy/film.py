@@ -7,37 +7,24 @@ one: those run up to the next frame that is coded on its own (a key frame).
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from shards.draw import Picture
-from train.deploy.film_breaks import Breaks
+from train.deploy.film_decode import FilmFrame, decode_film
 from train.deploy.film_index import FilmIndex, index_film
-from train.deploy.film_packets import is_shown, picture_stream
+from train.deploy.film_packets import picture_stream
 
 # Errors in the coded pictures are raised, instead of being painted over with what is near.
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 _NO_TIME = -(2**60)  # of a packet whose frame has no number
 _RANGES = 4  # of lost frames that are named
-
-
-@dataclass(frozen=True)
-class FilmFrame:
-    """One decoded frame."""
-
-    number: int  # from 0, in the order of time
-    time_s: float | None  # since frame 0; None where the file has no times
-    image: Picture  # (H, W, 3) uint8 RGB, turned as the film says
 
 
 @dataclass(frozen=True)
@@ -54,9 +41,7 @@ def read_film(path: Path) -> Iterator[FilmFrame | FilmReport]:
         with _opened(path) as (container, stream):
             index = index_film(path, container, stream)
         with _opened(path) as (container, stream):
-            timed = bool(index.numbers)
-            frames = _counted_frames(container, stream, index) if timed else _frames_without_times(container, stream)
-            yield from _with_losses(index, frames)
+            yield from _with_losses(index, decode_film(container, stream, index))
     except (av.FFmpegError, ValueError, OSError, IndexError) as error:
         yield FilmReport(_words(error), 1)
 
@@ -119,77 +104,3 @@ def _ranges(gaps: Sequence[tuple[int, int]]) -> str:
     """`[(3, 3), (7, 9)]` -> `3, 7 to 9`."""
     shown = [f"{first}" if first == last else f"{first} to {last}" for first, last in gaps[:_RANGES]]
     return ", ".join(shown) + (f" and {len(gaps) - _RANGES} more ranges" if len(gaps) > _RANGES else "")
-
-
-def _counted_frames(container: InputContainer, stream: VideoStream, index: FilmIndex) -> Iterator[FilmFrame]:
-    """The frames that are whole, were drawn from whole ones, and come in the order of their numbers."""
-    places = {time: place for place, time in enumerate(index.times) if time is not None}
-    present = sorted(index.numbers.values())
-    breaks = Breaks(index)
-    held: deque[av.VideoFrame] = deque()  # a break may show after frames that were decoded behind it
-    last, failed = -1, 0
-    for frame in _decoded(container, stream, index.times, breaks):
-        number = None if frame.pts is None else index.numbers.get(frame.pts)
-        if number is None or frame.pts is None:
-            continue
-        if frame.is_corrupt:
-            breaks.add(places[frame.pts])
-        passed_over = bisect_left(present, number) - bisect_right(present, last)
-        if number <= last or (passed_over > 0 and failed == breaks.failed):
-            held.clear()  # decoders give frames in their order, so the times of these are wrong
-            breaks.forget_key()
-        if number > last:
-            last, failed = number, breaks.failed
-            held.append(frame)
-        if len(held) > max(index.depth, stream.codec_context.reorder_depth):
-            yield from _spared(held.popleft(), index, places, breaks)
-    for frame in held:
-        yield from _spared(frame, index, places, breaks)
-
-
-def _spared(frame: av.VideoFrame, index: FilmIndex, places: Mapping[int, int], breaks: Breaks) -> Iterator[FilmFrame]:
-    """The frame, unless a break reaches it."""
-    assert frame.pts is not None, "frames get their numbers by their times"
-    if breaks.spare(places[frame.pts], frame.key_frame):
-        yield FilmFrame(index.numbers[frame.pts], index.time_s(frame.pts), _picture(frame))
-
-
-def _frames_without_times(container: InputContainer, stream: VideoStream) -> Iterator[FilmFrame]:
-    """The frames of a bare stream up to the first error: after it, nothing tells their numbers."""
-    number = 0
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            return
-        for frame in frames:
-            if frame.is_corrupt:
-                return
-            yield FilmFrame(number, None, _picture(frame))
-            number += 1
-
-
-def _decoded(
-    container: InputContainer, stream: VideoStream, times: Sequence[int | None], breaks: Breaks
-) -> Iterator[av.VideoFrame]:
-    """Decoded frames with the packets' `times`. A packet with an error, which may give a frame too, is a break."""
-    place = -1
-    try:
-        for packet in container.demux(stream):
-            if is_shown(packet, stream):
-                place += 1
-                time = times[place] if place < len(times) else None
-                packet.pts, packet.dts = _NO_TIME if time is None else time, None
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                breaks.add(place)
-                continue
-            yield from frames
-    except (av.FFmpegError, IndexError):
-        return  # the index ends here as well
-
-
-def _picture(frame: av.VideoFrame) -> Picture:
-    rgb = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(rgb, frame.rotation // 90))

@@ -18,13 +18,28 @@ class Breaks:
 
     def __init__(self, index: FilmIndex) -> None:
         self._breaks = sorted(2 * place - 1 for place in _places_of_gaps(index))  # between two packets: an odd number
+        if index.by_place:
+            places = [-1 if place is None else place for place in index.times]
+            self._breaks += [2 * row for row, place in enumerate(places) if place < 0]
+            if max(places, default=-1) + 1 < index.total:  # cut: frames may lack that are shown before the last ones
+                self._breaks.append(2 * len(places))
+            self._breaks.sort()
         self._key: int | None = None
+        self.decoded = -1  # the place of the packet that was decoded last
         self.failed = 0  # packets and frames so far
 
     def add(self, place: int) -> None:
         """Note a packet that failed."""
         self.failed += 1
         insort(self._breaks, 2 * place)
+
+    def reached(self) -> int:
+        """Breaks up to the packet that was decoded last."""
+        return bisect_right(self._breaks, 2 * self.decoded)
+
+    def is_behind(self, place: int) -> bool:
+        """Whether the packet at `place` failed, or a break was reached after it."""
+        return bisect_left(self._breaks, 2 * place) < self.reached()
 
     def forget_key(self) -> None:
         """Trust no frame before the next key frame."""
@@ -47,7 +62,10 @@ def _places_of_gaps(index: FilmIndex) -> Iterator[int]:
 
     A missing frame may have been decoded before frames that are shown up to `depth` frames earlier.
     """
-    numbers = [-1 if time is None else index.numbers.get(time, -1) for time in index.times]
+    if index.by_place:
+        numbers = [-1 if place is None else place for place in index.times]
+    else:
+        numbers = [-1 if time is None else index.numbers.get(time, -1) for time in index.times]
     latest = list(accumulate(numbers, max))
     present = sorted({*index.repeats, *(number for number in numbers if number >= 0)})
     for before, after in pairwise([-1, *present]):

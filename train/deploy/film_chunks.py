@@ -6,9 +6,7 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
-from statistics import median_low
 from typing import BinaryIO
 
 from train.deploy.film_packets import StoredPacket
@@ -23,26 +21,48 @@ _SEARCHED_BYTES = 1 << 20  # at the file's beginning, for the list of chunks
 
 
 def place_chunks(
-    path: Path, packets: Sequence[StoredPacket], stream: int, listed: Sequence[int]
-) -> tuple[list[StoredPacket], frozenset[int]]:
-    """The packets with times in chunks from 0, None for those whose place is not known; and the places of empty chunks.
+    path: Path, packets: Sequence[StoredPacket], stream: int
+) -> tuple[list[StoredPacket], frozenset[int], int]:
+    """The packets with their places among the stream's chunks as times; the places of empty chunks; chunks listed.
 
-    An empty chunk says that the frame before it is shown again. `listed` are the positions of the stream's chunks by
-    the list at the file's end, which a cut takes away.
+    A place is None where it is not known. An empty chunk says that the frame before it is shown again.
     """
-    decoded = [packet.decode_time for packet in packets if packet.decode_time is not None]
-    ticks = max(1, median_low([later - earlier for earlier, later in pairwise(decoded)] or [1]))
+    with path.open("rb") as file:
+        listed = _listed(file, stream)
     placed: list[StoredPacket] = []
     empty: set[int] = set()
     for packet, (place, joined) in zip(packets, _places(path, packets, stream, listed, empty), strict=True):
         if placed and not joined:  # it ends elsewhere than it says, so it may hold a part of another
             placed[-1] = replace(placed[-1], whole=False)
-        if place is None or packet.time is None or packet.decode_time is None:
-            placed.append(replace(packet, time=None, decode_time=None))
-        else:
-            late = (packet.time - packet.decode_time) // ticks  # it is shown so many frames after it is decoded
-            placed.append(replace(packet, time=place + late, decode_time=place))
-    return placed, frozenset(empty)
+        placed.append(replace(packet, time=place))
+    return placed, frozenset(empty), len(listed)
+
+
+def _listed(file: BinaryIO, stream: int) -> list[int]:
+    """The positions of the stream's chunks by the list behind them, if the file is whole up to there; a cut takes it.
+
+    FFmpeg has such a list in any case, but where the file has none it is of the chunks that FFmpeg found.
+    """
+    at = _LIST_BYTES
+    chunks_at = 0
+    while True:
+        file.seek(at)
+        header = file.read(_LIST_BYTES)
+        if len(header) < _LIST_BYTES or header[:4] not in (b"LIST", b"JUNK", b"idx1"):
+            return []
+        if header[8:] == b"movi":
+            chunks_at = at + _HEADER_BYTES
+        if header[:4] == b"idx1" and chunks_at:
+            break
+        at = _end_of_chunk(file, at)
+    end = _end_of_chunk(file, at)
+    file.seek(at + _HEADER_BYTES)
+    content = file.read(end - at - _HEADER_BYTES)
+    entries = list(struct.iter_unpack("<4sIII", content[: len(content) // 16 * 16]))
+    names = [f"{stream:02d}".encode() + kind for kind in _PICTURES]
+    first = next((position for name, _, position, _ in entries), 0)
+    start = 0 if first > chunks_at else chunks_at  # some count from the file's beginning
+    return [start + position for name, _, position, _ in entries if name in names]
 
 
 def _places(
@@ -84,7 +104,9 @@ def _chunks_between(file: BinaryIO, at: int, start: int, stream: int) -> int | N
             if of_stream[2] not in _PICTURES:
                 return None
             count += 1
-        elif not of_stream and name not in _OTHER_CHUNKS and name[:2] != b"ix":
+        elif (of_stream and of_stream[2] in _PICTURES) or (
+            not of_stream and name not in _OTHER_CHUNKS and name[:2] != b"ix"
+        ):  # rather a damaged name than a second stream of pictures
             return None
         at = at + _LIST_BYTES if name in _LISTS else _end_of_chunk(file, at)
     return count if at == start else None

@@ -3,7 +3,8 @@
 A number is the frame's place in the film as it was recorded, so lost frames leave a gap in the numbers:
 
 - MP4 and MOV list all samples: the number is the rank of the frame's time among all times of the list.
-- AVI lists its chunks: a chunk's place in the list is its time, and the times are the numbers.
+- AVI lists its chunks in decoding order: a key frame's number is its chunk's place, and the pictures that the decoder
+  gives after it count on from there.
 - Other containers (Matroska, WebM, MPEG-TS, ...) have no list. In a regular film the number is the time since the first
   frame over the duration of one frame; where durations differ it is the rank among the times that are there.
 """
@@ -27,9 +28,11 @@ from train.deploy.film_chunks import place_chunks
 from train.deploy.film_packets import StoredPacket, read_packets
 
 _TS_PACKET_BYTES = (188, 192, 204)
-_REGULAR_SHARE = 0.8  # of the times that lie on the grid of one frame rate, in a regular film
+_REGULAR_SHARE = 0.8  # of the gaps between times that are one frame long, in a regular film
+_STATED_SHARE = 0.6  # the same where the stream itself states the frame rate
 _FEW = 10  # gaps between times, too few for a share: the stream's own frame rate decides
-_MOST_REORDERED = 16  # frames by which a codec's decoding order may differ from the order of time
+MOST_REORDERED = 16  # frames by which a codec's decoding order may differ from the order of time
+_NEVER_REORDERED = ("vp8", "vp9", "av1", "mjpeg")  # codecs that show frames as they decode them
 _JUMP_S, _JUMP_FRAMES = 1.0, 5  # a gap above both is a jump in the time of a film with irregular times
 
 
@@ -45,6 +48,7 @@ class FilmIndex:
     remarks: list[str] = field(default_factory=list)  # what is no loss
     times: list[int | None] = field(default_factory=list)  # of each packet's frame; empty: the packets have no times
     repeats: frozenset[int] = frozenset()  # numbers of frames that the film shows by repeating the one before
+    by_place: bool = False  # times are places in decoding order, and the order of the pictures tells the numbers
     depth: int = 0  # frames by which decoding order differs from the order of time
 
     def time_s(self, time: int) -> float:
@@ -54,7 +58,6 @@ class FilmIndex:
 
 def index_film(path: Path, container: InputContainer, stream: VideoStream) -> FilmIndex:
     """Read all packets of a film that was just opened."""
-    chunks = [entry.pos for entry in stream.index_entries]  # before reading, which adds what it finds
     packets, notes = read_packets(container, stream)
     if container.format.name == "mpegts" and all(path.stat().st_size % size for size in _TS_PACKET_BYTES):
         notes.append("the file ends within a packet: what followed is missing")
@@ -63,8 +66,9 @@ def index_film(path: Path, container: InputContainer, stream: VideoStream) -> Fi
         whole = [packet.whole for packet in packets]
         packets = [replace(packet, whole=all(whole[max(0, row - 1) : row + 1])) for row, packet in enumerate(packets)]
     if container.format.name == "avi":
-        packets, repeats = place_chunks(path, packets, stream.index, chunks)
-        index = _index_by_place(packets, stream, len(chunks), repeats)
+        packets, repeats, listed = place_chunks(path, packets, stream.index)
+        total = max(listed, stream.frames, len(packets))
+        index = FilmIndex({}, total, 0, 1 / (stream.average_rate or Fraction(1)), [], repeats=repeats, by_place=True)
     elif not packets or any(packet.time is None for packet in packets):
         return FilmIndex({}, max(stream.frames, len(packets)), 0, stream.time_base or Fraction(1), notes)
     elif "mp4" in container.format.name.split(","):
@@ -114,29 +118,18 @@ def _edited(path: Path, stream: VideoStream, shown: int) -> tuple[list[str], int
     """A loss where an MP4's list of durations has other samples than its list of sizes; frames that its edits hide."""
     if stream.frames <= shown:
         return [], 0
-    with av.open(str(path), options={"ignore_editlist": "1"}) as unedited:
+    with av.open(str(path), options={"ignore_editlist": "1"}, metadata_errors="replace") as unedited:
         listed = len(unedited.streams[stream.index].index_entries)
     if listed != stream.frames:
         return [f"its lists of frames disagree: {stream.frames} or {listed}"], 0
     return [], max(0, listed - shown)
 
 
-def _index_by_place(
-    packets: Sequence[StoredPacket], stream: VideoStream, listed: int, repeats: frozenset[int]
-) -> FilmIndex:
-    """AVI: the place among the chunks; a film that shows frames later than it decodes them begins at a later time."""
-    times = _single_times(packets)
-    first = next((packet for packet in packets if packet.time is not None), None)
-    start = (first.time or 0) - (first.decode_time or 0) if first else 0
-    rate = stream.average_rate or Fraction(1)
-    total = max(listed, stream.frames, len(packets))
-    return FilmIndex({time: time - start for time in times}, total, start, 1 / rate, [], repeats=repeats)
-
-
 def _index_by_time(packets: list[StoredPacket], stream: VideoStream, container: InputContainer) -> FilmIndex:
     """A container without a list. `packets` lose times that contradict the others."""
     tick_s = stream.time_base or Fraction(1)
-    backwards = _drop_contradicting(packets)
+    in_order = stream.codec_context.codec.canonical_name in _NEVER_REORDERED
+    backwards = _drop_contradicting(packets, 2 if in_order else MOST_REORDERED + 2)
     notes = [f"its time runs backwards after {len(packets) - backwards} frames"] if backwards else []
     times = _single_times(packets)
     step = _regular_step(times, stream, tick_s)
@@ -145,7 +138,7 @@ def _index_by_time(packets: list[StoredPacket], stream: VideoStream, container: 
     end_s = _end_s(container, stream) if matroska else 0.0
     if step is not None:
         numbers = _numbers_by_step(times, step, start)
-        total = round(Fraction(end_s).limit_denominator(10**6) / tick_s / step) if end_s else 0
+        total = round((Fraction(end_s) / tick_s - start) / step) if end_s else 0
         return FilmIndex(numbers, total, start, tick_s, notes)
     gaps = [later - earlier for earlier, later in pairwise(times)]
     longest = max(_JUMP_S, _JUMP_FRAMES * float(median_low(gaps) * tick_s)) if gaps else _JUMP_S
@@ -183,14 +176,14 @@ def _end_s(container: InputContainer, stream: VideoStream) -> float:
     return container.duration / av.time_base if alone and container.duration else 0.0
 
 
-def _drop_contradicting(packets: list[StoredPacket]) -> int:
+def _drop_contradicting(packets: list[StoredPacket], most: int) -> int:
     """Take the time from packets that are far from their neighbours, and from all after a step back in time.
 
-    Returns how many the latter are. Decoding order and order of time differ by some frames in any film.
+    Returns how many the latter are. Decoding order and order of time may differ by `most` frames.
     """
-    times = sorted(packet.time for packet in packets if packet.time is not None)
+    times = sorted({packet.time for packet in packets if packet.time is not None})
     gaps = [later - earlier for earlier, later in pairwise(times)]
-    far = (_MOST_REORDERED + 2) * max(1, median_low(gaps or [1]))
+    far = most * max(1, median_low(gaps or [1]))
     claimed = [packet.time for packet in packets]
     latest = claimed[0]
     for row, time in enumerate(claimed):
@@ -216,7 +209,8 @@ def _regular_step(times: Sequence[int], stream: VideoStream, tick_s: Fraction) -
     best = max([*steps, Fraction(usual)], key=lambda step: len(_numbers_by_step(times, step, times[0])))
     counts = [_on_grid(gap, best) for gap in gaps]
     few = len(gaps) < _FEW and best in steps and 0 not in counts
-    return best if few or counts.count(1) >= _REGULAR_SHARE * len(gaps) else None
+    least = _STATED_SHARE if best in steps else _REGULAR_SHARE
+    return best if few or counts.count(1) >= least * len(gaps) else None
 
 
 def _on_grid(gap: int, step: Fraction) -> int:
@@ -255,4 +249,4 @@ def _depth(times: Sequence[int | None], numbers: dict[int, int]) -> int:
         if number is not None:
             latest = max(latest, number)
             deepest = max(deepest, latest - number)
-    return min(deepest, _MOST_REORDERED)
+    return min(deepest, MOST_REORDERED)

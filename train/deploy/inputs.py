@@ -11,7 +11,8 @@ from shards.codec import decode_image
 from shards.draw import Picture
 from shards.reader import SampleRef, ShardSet
 from shards.schema import MANIFEST
-from train.deploy.film import FilmFrame, expected_frames, read_film
+from train.deploy.film import expected_frames, read_film
+from train.deploy.film_decode import FilmFrame
 from train.deploy.image_file import ImageRules, Page, is_image, nearly, page_count, read_pages
 from train.deploy.names import Names, numbered
 
