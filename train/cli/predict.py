@@ -1,4 +1,4 @@
-"""`amtl-predict`."""
+"""The command `amtl-predict`."""
 
 from __future__ import annotations
 
