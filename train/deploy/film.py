@@ -42,7 +42,7 @@ class FilmFrame:
 
 @dataclass(frozen=True)
 class FilmReport:
-    """What must be said of a film beside its frames."""
+    """A remark on a film, with the number of frames that it lost."""
 
     words: str
     lost: int  # frames, at least 1 where any may be; 0 for a remark
