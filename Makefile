@@ -16,14 +16,14 @@ help:
 	@echo "make site        build the documentation as a site with search, in site/"
 	@echo "make clean       remove demo/, site/ and .venv/"
 	@echo
-	@echo "The first command creates an environment in .venv/: a few minutes and 6.1 GB. Another Python: make PYTHON=python3.12"
+	@echo "The first command creates an environment in .venv/: two minutes and 6.4 GB. Another Python: make PYTHON=python3.12"
 	@echo "After '. .venv/bin/activate' these commands are available, each with --help:"
 	@echo "a2d2-prep, amtl-train, amtl-eval, amtl-report, amtl-predict, amtl-export."
 	@echo "First steps: docs/tutorial.md. For developers: CONTRIBUTING.md."
 
 .venv/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python must be 3.11 or newer, got " + sys.version.split()[0] + " from $(PYTHON): name another one with make PYTHON=python3.12")'
-	@echo "== installing into .venv/: a few minutes and 6.1 GB the first time, most of it PyTorch"
+	@echo "== installing into .venv/: two minutes and 6.4 GB the first time, most of it PyTorch"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@

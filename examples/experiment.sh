@@ -1,15 +1,16 @@
 #!/bin/sh
-# The thesis's comparison, Table 4.1: asymmetric, symmetric, a network per task, and the multi-task network on one task.
-# Started again after a stop it goes on where it was. On A2D2: SHARDS=shards CONFIG=thesis SEEDS="0 1 2" sh examples/experiment.sh
+# Trains the columns of table 4.1 of the thesis: asymmetric, symmetric, single-task networks, and the multi-task network
+# on one task. After a stop, the same command continues. For A2D2:
+# SHARDS=shards CONFIG=thesis SEEDS="0 1 2" sh examples/experiment.sh
 set -eu
 
-SHARDS=${SHARDS:-shards}          # the folder that a2d2-prep wrote
-CONFIG=${CONFIG:-thesis}          # options of amtl-train that serve all modes: a TOML file, or the preset
-OUT=${OUT:-runs/experiment}       # a folder per run, and report.html
-SEEDS=${SEEDS:-0}                 # each column is trained once a seed
+SHARDS=${SHARDS:-shards}          # the set of shards
+CONFIG=${CONFIG:-thesis}          # options of amtl-train for all modes: a TOML file or the preset
+OUT=${OUT:-runs/experiment}       # one folder per run, and report.html
+SEEDS=${SEEDS:-0}                 # each column is trained once per seed
 TASKS="steering segmentation boxes depth"
 
-train() { # NAME OPTION...: a run that is finished is left alone, one that was stopped goes on
+train() { # NAME OPTION...: skips a finished run, continues a stopped one
     folder="$OUT/$1"
     shift
     [ -e "$folder/eval.json" ] && return

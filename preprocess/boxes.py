@@ -128,7 +128,7 @@ def convert_boxes(
 
 
 def compare_with_3d(document: Mapping[str, Any], intrinsics: Intrinsics, max_offset_px: float) -> tuple[int, int]:
-    """How many boxes of a label3D have 3D points wholly ahead, and how many of these lie elsewhere than the points.
+    """Return the number of boxes whose 3D points are all ahead of the camera, and of those among them that disagree.
 
     A side of 2d_bbox is that of the eight projected corners; 3D points of another form are not compared.
     """

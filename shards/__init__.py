@@ -1,1 +1,5 @@
-"""Samples on disk: their format, writer, reader and manifest, and the geometry and drawing that both sides share."""
+"""Samples on disk: their format, reading, writing, checking and drawing, used by preparation and training alike.
+
+In come arrays and plain values, or folders of shards; out go tars with their indexes and manifest, or arrays. The
+package loads no torch.
+"""

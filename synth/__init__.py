@@ -1,6 +1,7 @@
-"""A small synthetic A2D2: the real format, a drawn world whose four labels agree with each other.
+"""A small synthetic A2D2 for the demo and the tests: the files of the real one, a drawn world, labels that agree.
 
-In reading order: world (scenes, frames, times), road and solids (the geometry), cast and scenery (who stands
-where), rays (one trace for all), camera and looks, lidar, boxes, bus and calibration (the files' contents),
-defects (what the real data gets wrong), frame (one frame's files), dataset (the tars).
+In come numbers of scenes and frames and a seed; out go tars of the real form. Files in reading order: world (scenes,
+frames, times), road and solids (geometry), cast and scenery (objects and their places), rays (one ray tracer for all),
+camera and looks, lidar, boxes, bus and calibration (contents of the files), defects (errors of the real data), frame
+(the files of one frame), dataset (the tars).
 """

@@ -125,6 +125,15 @@ def test_links_lead_somewhere(page: Path):
             assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
 
 
+def test_the_reading_list_names_files_and_about_their_lines():
+    listed = re.findall(r"^\| `([\w/]+\.py)` \| (\d+) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    counted = {name: len((ROOT / name).read_text().splitlines()) for name, _ in listed}
+    wrong = {name: (lines, counted[name]) for name, lines in listed if abs(int(lines) - counted[name]) > 100}
+    assert listed
+    assert not wrong, f"file: (lines in CONTRIBUTING.md, lines now): {wrong}"
+    assert sum(counted.values()) < 6_000, "the core must stay readable in an afternoon"
+
+
 def test_every_target_of_make_has_a_recipe():
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r'@echo "make (\w+)', makefile)

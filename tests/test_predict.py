@@ -337,7 +337,7 @@ def test_a_bad_image_among_many(checkpoint: Path, tmp_path: Path):
         f"{folder / 'out'}\n"
     )
     assert f"left out {folder / 'cut.png'}: a damaged image" in result.stdout
-    assert "1 files of the folders are passed over" in result.stdout
+    assert "skipped 1 files of the folders" in result.stdout
     record = json.loads((folder / "out" / "predictions.json").read_bytes())
     assert record["names"] == ["sub_good"]
     assert len(record["left_out"]) == 3

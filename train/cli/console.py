@@ -21,7 +21,11 @@ from train.stop import Stopped
 HELP = {"help_option_names": ["-h", "--help"]}
 version_option = click.version_option(package_name="asymmetric-mtl")
 device_option = click.option(
-    "--device", type=click.Choice(get_args(Device)), default="auto", show_default=True, help="auto: a GPU, if any."
+    "--device",
+    type=click.Choice(get_args(Device)),
+    default="auto",
+    show_default=True,
+    help="auto uses a GPU if there is one.",
 )
 STOPPED = 75  # exit code: stopped by a signal with the work kept
 _OPTION_COLUMN = 25  # characters before what an option does

@@ -1,4 +1,4 @@
-"""`amtl-eval`."""
+"""The command `amtl-eval`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from train.data.grouping import GROUPINGS
 @version_option
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--shards", default="shards", show_default=True, type=click.Path(path_type=Path),
-              help="Folder that a2d2-prep wrote.")  # fmt: skip
+              help="Set of shards that a2d2-prep wrote.")  # fmt: skip
 @click.option("--split", type=click.Choice(SPLITS), default="val", show_default=True,
-              help="Measured on; constants come from train.")  # fmt: skip
-@click.option("--by", type=click.Choice(tuple(GROUPINGS)), help="The same table for each camera or scene too.")
+              help="Split to measure on; constant predictions come from train.")  # fmt: skip
+@click.option("--by", type=click.Choice(tuple(GROUPINGS)), help="Add a table for each camera or scene.")
 @device_option
-@click.option("--workers", type=click.IntRange(min=-1), default=-1, help="Reading threads [default: as amtl-train].")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result there too.")
+@click.option(
+    "--workers", type=click.IntRange(min=-1), default=-1, help="Threads that read samples [default: as in amtl-train]."
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the result to this JSON file.")
 def main(
     checkpoint: Path, shards: Path, split: str, by: str | None, device: str, workers: int, json_file: Path | None
 ) -> None:
-    """Measure CHECKPOINT (best.pt or last.pt of a run) on a split, each metric beside constant predictions.
+    """Measure CHECKPOINT (best.pt or last.pt of a run) on a split, beside constant predictions.
 
-    On val, a model card is written beside CHECKPOINT: model-card.md for best.pt.
+    On the val split the command also writes a model card beside CHECKPOINT, model-card.md for best.pt.
     """
     from train.engine.outcome import evaluate_checkpoint
     from train.report.model_card import write_card

@@ -1,4 +1,4 @@
-"""`amtl-export`."""
+"""The command `amtl-export`."""
 
 from __future__ import annotations
 
@@ -35,21 +35,22 @@ def batch_size(context: click.Context, parameter: click.Parameter, value: str) -
 @version_option
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--format", "file_format", type=click.Choice(get_args(ExportFormat)), default="onnx", show_default=True,
-              help="onnx needs the extra export.")  # fmt: skip
-@click.option(
-    "--tasks", callback=task_list, metavar="TASK,...", help="Heads to export [default: all that are trained]."
-)
+              help="Format of the file; onnx needs the extra export.")  # fmt: skip
+@click.option("--tasks", callback=task_list, metavar="TASK,...", help="Heads to export [default: all trained heads].")
 @click.option("--batch", callback=batch_size, default="free", show_default=True, metavar="free|N",
-              help="Images per call: any number, or always N.")  # fmt: skip
-@click.option("--logits", is_flag=True, help="Segmentation as class scores (float) instead of class ids (uint8).")
-@click.option("--out", type=click.Path(path_type=Path), help="The file [default: beside CHECKPOINT, by its name].")
+              help="Images per call: any number (free), or always N.")  # fmt: skip
+@click.option("--logits", is_flag=True, help="Write class scores (float32) instead of class ids (uint8).")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="File to write [default: CHECKPOINT with the format's suffix]."
+)
 def main(
     checkpoint: Path, file_format: str, tasks: tuple[str, ...] | None, batch: int | None, logits: bool, out: Path | None
 ) -> None:
     """Write the network of CHECKPOINT as one file for another machine, and compare its outputs with PyTorch's.
 
-    Input: `images`, uint8 RGB (batch, S, S, 3), S the size of the training samples; normalisation is inside. Outputs:
-    degrees of the wheel, class ids, boxes in pixels with class scores before NMS, metres. The file's metadata says it.
+    The input `images` is uint8 RGB (batch, S, S, 3) with S the side of the training samples; the file normalises it.
+    Outputs are steering angles in degrees, class ids, boxes in pixels with class scores before NMS, and depth in
+    metres. The metadata of the file describes them.
     """
     from train.deploy.export import check_extra, write_export
     from train.deploy.inference import describe, load_inference_model, outputs_of
@@ -73,4 +74,4 @@ def main(
             if output.dtype == "uint8":
                 differs = f"differs from PyTorch in {shares[output.name]:.1e} of the pixels"
             console.say(f"  out  {output.name}  {output.dtype} ({shape}); {differs}")
-        console.say("what each number means is in the file's metadata")
+        console.say("the metadata of the file describes each output")

@@ -1,4 +1,4 @@
-"""`amtl-predict`."""
+"""The command `amtl-predict`."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def main(
         console = Console()
         tally = Tally(console, sources)
         if passed:
-            console.say(f"{passed} files of the folders are passed over: no images by their names")
+            console.say(f"skipped {passed} files of the folders: by their names they are neither images nor films")
 
         def done(frame: Frame) -> None:
             folder.add_to_film(frame)

@@ -1,4 +1,4 @@
-"""`amtl-report`."""
+"""The command `amtl-report`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 @version_option
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", default="report.html", show_default=True, type=click.Path(path_type=Path),
-              help="The page.")  # fmt: skip
+              help="HTML file to write.")  # fmt: skip
 def main(runs: tuple[Path, ...], out: Path) -> None:
-    """Compare RUNS, the folders of finished runs, in one HTML file that needs nothing beside it.
+    """Compare RUNS, the folders of finished runs, in one self-contained HTML file.
 
-    Runs that differ in their seed alone are averaged. What holds no finished run is left out with a note. Example:
-    amtl-report runs/* --out report.html
+    Runs that differ only in their seed are averaged. Folders without a finished run are left out with a note.
+    Example: amtl-report runs/* --out report.html
     """
     from train.report.report import network_shapes, write_report
     from train.report.runs import load_runs
@@ -38,8 +38,13 @@ def main(runs: tuple[Path, ...], out: Path) -> None:
         say(f"{out}: {counted(len(finished), 'run')} compared; open it in a browser, or print it")
 
 
+<<<<<<< HEAD
 def compare_networks(shapes: Sequence[tuple[int, float, str]]) -> list[Table]:
     """A table of the networks' costs for each (image size in px, width, backbone), and one for those of the thesis."""
+=======
+def compare_networks(shapes: Sequence[tuple[int, float, str]]) -> list[NetworkComparison]:
+    """Return the costs of the networks at each (image size in px, width, backbone), beside those of the thesis."""
+>>>>>>> w-docs
     from models.footprint import footprints
     from shards.classes import SEGMENTATION_CLASSES
     from train.report.tables import network_table

@@ -1,4 +1,4 @@
-"""`amtl-train`: its options, and the config that they and a file make."""
+"""The command `amtl-train`: its options, and the config built from them and from a file."""
 
 from __future__ import annotations
 
@@ -47,81 +47,95 @@ def pairs(number: Callable[[str], float]) -> Callable[[click.Context, click.Para
     return parse
 
 
-GROUPS = {  # of --help
+GROUPS = {  # heading in --help -> options
     "The run": ("--mode", "--task", "--shards", "--out", "--config", "--resume", "--epochs", "--seed", "--device",
                 "--workers", "--best", "--wandb", "--version", "--help"),
-    "The network and its first weights": ("--network", "--backbone", "--width", "--norm", "--precision", "--compile",
+    "Network and first weights": ("--network", "--backbone", "--width", "--norm", "--precision", "--compile",
                                           "--weights", "--init-from"),
-    "What it trains on": ("--order", "--shuffle-shards", "--batch-size", "--micro-batch", "--augment",
+    "Training data": ("--order", "--shuffle-shards", "--batch-size", "--micro-batch", "--augment",
                           "--keep-labels", "--one-label", "--allow-missing", "--repeat-rare"),
-    "Losses and steps (PART: shared or a task; all in other modes than asymmetric)": (
+    "Losses and steps (PART is shared or a task; if not asymmetric, all)": (
         "--learning-rate", "--threshold", "--coefficient", "--coefficients-from", "--balance"),
 }  # fmt: skip
 
 
 @click.command(cls=Grouped, groups=GROUPS, context_settings=HELP)
 @version_option
-@click.option("--mode", type=click.Choice(MODES), metavar="MODE", help="asymmetric, symmetric or single")
+@click.option("--mode", type=click.Choice(MODES), metavar="MODE", help="Regime: asymmetric, symmetric or single")
 @click.option(
-    "--task", type=click.Choice(TASKS), metavar="TASK", help="steering, segmentation, boxes, depth: for single"
+    "--task", type=click.Choice(TASKS), metavar="TASK", help="Mode single: steering, segmentation, boxes or depth"
 )
-@click.option("--shards", metavar="DIR", help="what a2d2-prep wrote, or a URL or pipe: pattern of tars [shards]")
-@click.option("--out", metavar="DIR", help="the run's folder [runs/MODE]")
-@click.option("--config", "config_name", metavar="FILE", help="these options as TOML, or the preset thesis")
-@click.option("--resume", is_flag=True, help="go on with the run in --out")
-@click.option("--epochs", type=int, metavar="N", help="[10 in mode asymmetric, else 40]")
-@click.option("--seed", type=int, metavar="N", help="decides first weights and the order of items [0]")
+@click.option("--shards", metavar="DIR", help="Set of shards: folder, URL or pipe: pattern [shards]")
+@click.option("--out", metavar="DIR", help="Folder of the run [runs/MODE]")
+@click.option("--config", "config_name", metavar="FILE", help="Options from a TOML file, or the preset thesis")
+@click.option("--resume", is_flag=True, help="Continue the run in --out")
+@click.option("--epochs", type=int, metavar="N", help="Passes over the data [asymmetric: 10, else 40]")
+@click.option("--seed", type=int, metavar="N", help="Seed of first weights and of the order of items [0]")
 @click.option(
-    "--device", type=click.Choice(get_args(Device)), metavar="NAME", help="auto, cpu or cuda [auto: a GPU if any]"
+    "--device",
+    type=click.Choice(get_args(Device)),
+    metavar="NAME",
+    help="auto, cpu or cuda [auto: a GPU if there is one]",
 )
-@click.option("--workers", type=int, metavar="N", help="reading threads [CPU: none, GPU: up to 8]")
-@click.option("--best", metavar="METRIC", help='best.pt by the val loss, or as "boxes mAP50" [loss]')
-@click.option("--wandb", metavar="PROJECT", help="follow it with Weights & Biases too (extra wandb)")
+@click.option("--workers", type=int, metavar="N", help="Threads that read samples [CPU: none, GPU: up to 8]")
+@click.option("--best", metavar="METRIC", help='Criterion of best.pt: loss, or "boxes mAP50" [loss]')
+@click.option("--wandb", metavar="PROJECT", help="Log to this Weights & Biases project (extra wandb)")
 @click.option("--network", "network__name", type=click.Choice(get_args(NetworkName)), metavar="NAME",
-              help="mtl, or the task's own: stl [single: stl, else mtl]")  # fmt: skip
+              help="mtl (multi-task) or stl (single-task) [single: stl]")  # fmt: skip
 @click.option("--backbone", "network__backbone", type=click.Choice(get_args(Backbone)), metavar="NAME",
-              help="of mtl: resnet50 or resnet18 [resnet50]")  # fmt: skip
-@click.option("--width", "network__width", type=float, metavar="X", help="scales the channels of neck and heads [1]")
+              help="Backbone of mtl: resnet50 or resnet18 [resnet50]")  # fmt: skip
+@click.option("--width", "network__width", type=float, metavar="X", help="Factor on the channels of neck and heads [1]")
 @click.option("--norm", "network__norm", type=click.Choice(get_args(Norm)), metavar="NAME",
-              help="frozen, group, sample, batch [auto: by --weights]")  # fmt: skip
-@click.option("--precision", type=click.Choice(get_args(Precision)), metavar="NAME", help="fp32 or bf16 [fp32]")
-@click.option("--compile", is_flag=True, default=None, help="torch.compile: slower to start, faster on a GPU")
+              help="Norm: frozen, group, sample, batch [by --weights]")  # fmt: skip
 @click.option(
-    "--weights", "network__weights", metavar="FILE", help="the backbone's: auto (ImageNet), none, FILE [auto]"
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    metavar="NAME",
+    help="Arithmetic of the network: fp32 or bf16 [fp32]",
 )
-@click.option("--init-from", metavar="CHECKPOINT", help="start with its weights, as far as they fit")
-@click.option("--order", "stream__order", type=click.Choice(get_args(Order)), metavar="NAME",
-              help="items, or samples: images' labels together [items]")  # fmt: skip
-@click.option("--shuffle-shards", "stream__shuffle_shards", type=int, metavar="N",
-              help="shards that a block of the shuffle spans [0: all]")  # fmt: skip
-@click.option("--batch-size", "stream__batch_size", type=int, metavar="N",
-              help="samples of a step; in validation everywhere [4]")  # fmt: skip
-@click.option("--micro-batch", "stream__micro_batch", type=int, metavar="N",
-              help="images in a forward: of speed, not results [8]")  # fmt: skip
+@click.option("--compile", is_flag=True, default=None, help="Use torch.compile: slower start, faster on a GPU")
 @click.option(
-    "--augment", "augment__on", is_flag=True, default=None, help="mirror half of the images, vary their colours"
+    "--weights", "network__weights", metavar="FILE", help="Of the backbone: auto (ImageNet), none, FILE [auto]"
+)
+@click.option("--init-from", metavar="CHECKPOINT", help="Start from the weights of CHECKPOINT that fit")
+@click.option("--order", "stream__order", type=click.Choice(get_args(Order)), metavar="NAME",
+              help="items, or samples: an image's labels together [items]")  # fmt: skip
+@click.option("--shuffle-shards", "stream__shuffle_shards", type=int, metavar="N",
+              help="Shards per block of the shuffle; 0 means all [0]")  # fmt: skip
+@click.option("--batch-size", "stream__batch_size", type=int, metavar="N",
+              help="Images per step; asymmetric: in validation only [4]")  # fmt: skip
+@click.option("--micro-batch", "stream__micro_batch", type=int, metavar="N",
+              help="Images per forward pass; affects speed only [8]")  # fmt: skip
+@click.option(
+    "--augment", "augment__on", is_flag=True, default=None, help="Mirror half of the images and vary their colours"
 )
 @click.option("--keep-labels", "stream__keep_labels", multiple=True, callback=pairs(float), metavar="TASK=X",
-              help="keep so much of a task's labels: boxes=0.1")  # fmt: skip
-@click.option("--one-label", "stream__one_label", is_flag=True, default=None, help="keep one label of each sample")
+              help="Keep this share of a task's labels: boxes=0.1")  # fmt: skip
+@click.option("--one-label", "stream__one_label", is_flag=True, default=None, help="Keep one label of each sample")
 @click.option("--allow-missing", "stream__allow_missing", is_flag=True, default=None,
-              help="symmetric: samples that lack labels too")  # fmt: skip
+              help="Symmetric: also use samples that lack labels")  # fmt: skip
 @click.option("--repeat-rare", "stream__repeat_rare", type=int, metavar="N",
-              help="asymmetric: a rarer task's label up to N times [1]")  # fmt: skip
-@click.option("--learning-rate", multiple=True, callback=pairs(float), metavar="PART=X", help="Adam's [by part]")
-@click.option("--threshold", multiple=True, callback=pairs(int), metavar="PART=N",
-              help="asymmetric: items a step [shared 48, 16 to 32]")  # fmt: skip
+              help="Asymmetric: repeats of a rare label per epoch [1]")  # fmt: skip
 @click.option(
-    "--coefficient", multiple=True, callback=pairs(float), metavar="TASK=X", help="divides the loss [1 to 400]"
+    "--learning-rate", multiple=True, callback=pairs(float), metavar="PART=X", help="Learning rate of Adam [by part]"
+)
+@click.option("--threshold", multiple=True, callback=pairs(int), metavar="PART=N",
+              help="Asymmetric: items per optimizer step [16 to 48]")  # fmt: skip
+@click.option(
+    "--coefficient",
+    multiple=True,
+    callback=pairs(float),
+    metavar="TASK=X",
+    help="Divisor of the task's loss [1 to 400]",
 )
 @click.option("--coefficients-from", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
-              help="each the val loss of a single-task run")  # fmt: skip
+              help="Take a coefficient from a single-task run's val loss")  # fmt: skip
 @click.option("--balance", "balance__method", type=click.Choice(get_args(BalanceMethod)), metavar="NAME",
               help="fixed, epoch, uncertainty or pcgrad [fixed]")  # fmt: skip
 def main(config_name: str | None, resume: bool, coefficients_from: tuple[Path, ...], **options: Any) -> None:
-    """Train on shards. Options at length: docs/commands.md; many GPUs: docs/hpc.md.
+    """Train a network on a set of shards. docs/commands.md explains the options, docs/hpc.md several GPUs.
 
-    A stop (Ctrl-C, SIGTERM, SIGUSR1) keeps the work and exits with 75; --resume goes on.
+    Ctrl-C, SIGTERM and SIGUSR1 stop the run with exit code 75. Its work is saved, and --resume continues it.
     """
     with exit_codes("amtl-train", "the same command with --resume goes on"), stop_signals() as stopping:
         config = config_of_options(options, config_name, resume, coefficients_from)

@@ -1,4 +1,7 @@
-"""A trained network in use: images in, results in their own pixels out, and export.
+"""The use of a trained network: prediction on images of any size, and export to one file.
+
+In come a checkpoint and images, films or shards; out go values in each image's own pixels and natural units, or an ONNX
+or PyTorch file. Nothing here trains.
 
 `from train.deploy import Predictor` is the Python interface; see docs/python-api.md.
 """

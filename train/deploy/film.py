@@ -29,7 +29,7 @@ _RANGES = 4  # of lost frames that are named
 
 @dataclass(frozen=True)
 class FilmReport:
-    """What must be said of a film beside its frames."""
+    """A remark on a film, with the number of frames that it lost."""
 
     words: str
     lost: int  # frames, at least 1 where any may be; 0 for a remark

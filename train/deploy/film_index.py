@@ -214,7 +214,7 @@ def _regular_step(times: Sequence[int], stream: VideoStream, tick_s: Fraction) -
 
 
 def _on_grid(gap: int, step: Fraction) -> int:
-    """How many steps a gap is; 0 where it is no whole number of them."""
+    """Return the number of steps in a gap; 0 if the gap is not a whole number of steps."""
     count = round(gap / step)
     most_off = min(step / 4, max(Fraction(1), step / 50) + (count - 1) * step / 200)
     return count if abs(gap - count * step) <= most_off else 0

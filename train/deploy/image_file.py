@@ -37,7 +37,7 @@ _OPENING = Lock()
 
 @dataclass(frozen=True)
 class ImageRules:
-    """How files are read."""
+    """Settings for reading image files."""
 
     max_value: float | None = None  # white, in pictures of more than 8 bits; None: found in each picture
     max_megapixels: float = MAX_MEGAPIXELS  # larger pictures are refused

@@ -1,4 +1,4 @@
-"""What a user asks to see predicted: images, folders of them, films and shards, as frames with a name each."""
+"""Inputs of a prediction: images, folders of images, films and shards, as frames with a name each."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Frame:
 def find_sources(
     paths: Sequence[Path], split: str, skip: Path, rules: ImageRules | None = None
 ) -> tuple[list[Source], int]:
-    """What the paths hold, with names of their own, and how many files of folders are no images by their names.
+    """Return the sources that the paths hold, each with its own name, and the number of files that are no images.
 
     Folders are searched to any depth, without what lies in `skip`. Raises ValueError where a folder holds nothing.
     """
@@ -173,7 +173,7 @@ def sample_frame(shards: ShardSet, ref: SampleRef, name: str) -> Frame:
 
 
 def jobs_of(source: Source) -> Iterator[tuple[Any, ...]]:
-    """What a thread can do on its own for a source: a function and its arguments, a frame each.
+    """Yield the jobs of a source that threads can do independently: a function with arguments, one frame each.
 
     The frames of a film, and the pages of a file, come one after the other, and are read here.
     """

@@ -1,4 +1,4 @@
-"""A home for each task: label, loss, units, metrics, constants to compare with, exported output, words and drawing.
+"""The tasks: one module each for label, loss, units, metrics, constant predictions, exported output, words and drawing.
 
 In come stored labels and outputs of the network; out go losses, metrics, and values to write and draw.
 A further task is a module here that implements `TaskDefinition`, and a case in `definition_of`.
