@@ -195,7 +195,7 @@ _of_thread = threading.local()
 
 def write_on_cluster(context: Context, job: ShardJob) -> ShardIndex:
     """The function that a Dask worker runs; each of its threads keeps its own pixel maps."""
-    build = (context.out, tuple(context.fingerprints.items()), context.strict)
+    build = (context.out, tuple(context.fingerprints.items()), context.strict, context.held)
     if getattr(_of_thread, "build", None) != build:
         _of_thread.build, _of_thread.maker = build, ShardMaker(context)
     index: ShardIndex = _of_thread.maker.write(job, lambda _: None)

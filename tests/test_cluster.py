@@ -119,8 +119,8 @@ def test_the_slurm_script_submits_parts_and_then_the_closing_run(
     subprocess.run(["bash", script], check=True, env=environment, cwd=ROOT)
     log = (bin_ / "log").read_text()
     assert (bin_ / "submitted").read_text().splitlines() == [
-        f"--parsable --array=0-1 {script}",
-        f"--dependency=afterok:7 {script}",
+        f"--parsable --array=0-1 --output=a2d2-prep-%A-%a.log {script}",
+        f"--dependency=afterok:7 --kill-on-invalid-dep=yes --output=a2d2-prep-%j.log {script}",
     ]
     assert "part 0 of 2: 3 shards written" in log
     assert "part 1 of 2: 2 shards written" in log
@@ -129,7 +129,16 @@ def test_the_slurm_script_submits_parts_and_then_the_closing_run(
 
 
 def test_words_with_spaces_stay_words() -> None:
-    script = array_script(["a2d2-prep", "shard", "--root", "/data/my a2d2"], parts=4, cpus=2, memory="8G", time="1:0:0")
+    script = array_script(
+        ["a2d2-prep", "shard", "--root", "/data/my a2d2"],
+        parts=4,
+        cpus=2,
+        memory="8G",
+        time="1:0:0",
+        partition="long",
+        account="me",
+    )
+    assert "#SBATCH --partition=long\n#SBATCH --account=me\n" in script
     assert "command=(a2d2-prep shard --root '/data/my a2d2' --workers 2)" in script
     assert "--array=0-3" in script
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
