@@ -357,3 +357,25 @@ def test_a_build_that_lost_its_lock_steps_back(
     assert "steps back" in result.output.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == [LOCK]
     assert lock.read_bytes() == b'{"token": "another"}'
+
+
+def test_a_suspended_build_whose_lock_was_taken_steps_back(
+    synthetic: Path, shards: Path, small_rules: Path, tmp_path: Path
+) -> None:
+    """It is made to look as from another namespace and long untouched; a second build then makes the whole set."""
+    first = start(synthetic, tmp_path, small_rules, "--workers", 1)
+    while not list(tmp_path.glob("*.tar.*.a2d2-partial")):
+        assert first.poll() is None
+        time.sleep(0.001)
+    first.send_signal(signal.SIGSTOP)
+    lock = tmp_path / LOCK
+    lock.write_bytes(orjson.dumps({**orjson.loads(lock.read_bytes()), "namespace": NAMESPACE + 1}))
+    os.utime(lock, (time.time() - 900,) * 2)
+    second = prep("shard", "--root", synthetic, "--out", tmp_path, "--rules", small_rules, "--workers", 1)
+    first.send_signal(signal.SIGCONT)
+    output, _ = first.communicate(timeout=60)
+    assert second.exit_code == 0, second.output
+    assert first.returncode == 1, output
+    assert "steps back" in output.splitlines()[-1]
+    assert tars(tmp_path) == tars(shards)
+    assert prep("verify", tmp_path).exit_code == 0
