@@ -18,6 +18,7 @@ from typing import Any
 from preprocess.build_plan import Plan, ShardPlan
 from preprocess.convert import files_of, needed_signals
 from preprocess.engines import Report, run_dask, run_here, run_pool
+from preprocess.lock import Held
 from preprocess.reuse import (
     OLD,
     EarlierSample,
@@ -36,7 +37,7 @@ from shards.schema import MANIFEST, PREVIOUS_MANIFEST, index_name
 from shards.writer import PARTIAL
 
 _PARTIAL_NAME = re.compile(
-    rf"^(?:(?P<shard>(?:train|val)-\d{{6}})\.(?:tar\.\d+|index\.json)|manifest\.json){re.escape(PARTIAL)}$"
+    rf"^(?:(?P<shard>(?:train|val)-\d{{6}})\.(?:tar\.\d+(?:\.[0-9a-f]+)?|index\.json)|manifest\.json){re.escape(PARTIAL)}$"
 )
 
 
@@ -56,15 +57,19 @@ class Work:
     finished: bool  # nothing to do: a manifest is there that says what a new one would
 
 
-def survey(out: Path, plan: Plan) -> Work:
-    """Compare a plan with what lies in the output folder. Raises ValueError where it holds foreign files."""
+def survey(out: Path, plan: Plan, part: tuple[int, int] = (0, 1)) -> Work:
+    """Compare a part (i, N) of a plan with what lies in the output folder: every N-th shard from the i-th.
+
+    Raises ValueError where it holds foreign files.
+    """
+    mine = plan.shards[part[0] :: part[1]]
     records = [read_record(out / name) for name in (MANIFEST, PREVIOUS_MANIFEST) if (out / name).exists()]
     earlier = records[0] if (out / MANIFEST).exists() else None
     indexes = own_indexes(out)
     recorded = {shard["name"]: shard["sha256"] for record in reversed(records) for shard in record.get("shards", ())}
     fresh: dict[str, ShardIndex] = {}
     stale: dict[str, str] = {}
-    for shard in plan.shards:
+    for shard in mine:
         state = _state(out, shard, indexes.get(index_name(shard.name)), recorded.get(shard.name))
         if isinstance(state, ShardIndex):
             fresh[shard.name] = state
@@ -72,11 +77,11 @@ def survey(out: Path, plan: Plan) -> Work:
             stale[shard.name] = state
     planned = {index_name(shard.name) for shard in plan.shards}
     surplus = tuple(index.shard for name, index in indexes.items() if not name.endswith(OLD) and name not in planned)
-    finished = not stale and not surplus and earlier == _manifest(plan, fresh)
+    finished = len(fresh) == len(plan.shards) and not surplus and earlier == _manifest(plan, fresh)
     # What an unfinished run had set aside comes first, so that what it wrote since wins.
     kept = earlier_samples(indexes[name] for name in sorted(indexes, key=lambda name: not name.endswith(OLD)))
     work = Work(fresh, stale, {}, {label: Counter() for label in plan.fingerprints}, Counter(), surplus, finished)
-    for shard in plan.shards:
+    for shard in mine:
         if shard.name in stale:
             _survey_labels(shard, kept, plan, work)
     return work
@@ -87,6 +92,8 @@ def _state(out: Path, shard: ShardPlan, index: ShardIndex | None, recorded: str 
     tar = out / shard.name
     if index is None and recorded is not None and tar.is_file() and _sha256(tar) == recorded:
         return _INDEX_LOST
+    if index is None:  # read again: another part may have published the shard since the folder was listed
+        index = own_indexes(out, index_name(shard.name)).get(index_name(shard.name))
     if index is None:
         in_the_way = next((path for path in (tar, out / index_name(shard.name)) if path.exists()), None)
         if in_the_way is not None:
@@ -128,6 +135,12 @@ class How:
     workers: int = 1  # processes on this machine
     dask: str | None = None  # or the address of a cluster
     strict: bool = False  # stop at the first bad file
+    held: Held | None = None  # the lock, confirmed before anything in the folder is changed
+
+    def confirm_lock(self) -> None:
+        """Raises ValueError where this build has lost its lock to another."""
+        if self.held is not None:
+            self.held.confirm()
 
 
 def build(out: Path, plan: Plan, work: Work, how: How, progress: Progress, report: Report) -> dict[str, Any]:
@@ -142,7 +155,9 @@ def build(out: Path, plan: Plan, work: Work, how: How, progress: Progress, repor
         for name in [name for name, shards in readers.items() if index.shard in shards]:
             readers[name].discard(index.shard)
             if not readers[name]:
+                how.confirm_lock()
                 remove_old(out, index_name(name))
+    how.confirm_lock()
     if work.surplus:
         _withdraw_manifest(out)
     for name in work.surplus:
@@ -151,6 +166,7 @@ def build(out: Path, plan: Plan, work: Work, how: How, progress: Progress, repor
         if name.endswith(OLD):
             remove_old(out, name.removesuffix(OLD))
     manifest = _manifest(plan, indexes)
+    how.confirm_lock()
     write_manifest(out, manifest)
     return manifest
 
@@ -170,6 +186,7 @@ def write_stale(
 ) -> Iterator[ShardIndex]:
     """Write those of the stale shards that are named, and yield their indexes."""
     todo = [shard for shard in plan.shards if shard.name in names]
+    how.confirm_lock()
     _remove_partials(out, names)
     if todo:
         _withdraw_manifest(out)
@@ -177,7 +194,7 @@ def write_stale(
         if work.stale[shard.name] != _INDEX_LOST:  # without one nothing can be reused: it is replaced
             set_aside(out, shard.name)
     progress(sum(len(shard.frames) for shard in plan.shards if shard.name in work.fresh))
-    context = Context(out.resolve(), plan.rules, plan.calibrations, plan.fingerprints, plan.bus, how.strict)
+    context = Context(out.resolve(), plan.rules, plan.calibrations, plan.fingerprints, plan.bus, how.strict, how.held)
     jobs = _jobs(plan, todo, work)
     if how.dask is not None:
         yield from run_dask(context, jobs, how.dask, progress)

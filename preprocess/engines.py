@@ -17,6 +17,7 @@ from preprocess.shard import Context, Progress, ShardJob, ShardMaker
 from preprocess.stop import children_deaf, signals_held
 from shards.manifest import ShardIndex
 
+_WORKERS_S = 60.0  # how long the first worker may take to come
 _CONNECT_S = 20.0  # how long a scheduler may take to answer
 
 Report = Callable[[str], None]  # a line for people
@@ -170,6 +171,10 @@ def run_dask(context: Context, jobs: Iterator[ShardJob], address: str, progress:
     except (OSError, ValueError) as error:
         raise ValueError(f"no Dask scheduler answers at {address}: {error}") from error
     with client:
+        try:
+            client.wait_for_workers(1, timeout=_WORKERS_S)
+        except TimeoutError as error:
+            raise ValueError(f"the Dask cluster at {address} has had no worker for {_WORKERS_S:g} s") from error
         ahead = 2 * max(1, sum(client.nthreads().values()))
         # The context goes with every shard: scattered, it could be lost with the one worker that had it.
         submitted = {client.submit(write_on_cluster, context, job, pure=False): job for job in islice(jobs, ahead)}
@@ -195,7 +200,7 @@ _of_thread = threading.local()
 
 def write_on_cluster(context: Context, job: ShardJob) -> ShardIndex:
     """The function that a Dask worker runs; each of its threads keeps its own pixel maps."""
-    build = (context.out, tuple(context.fingerprints.items()), context.strict)
+    build = (context.out, tuple(context.fingerprints.items()), context.strict, context.held)
     if getattr(_of_thread, "build", None) != build:
         _of_thread.build, _of_thread.maker = build, ShardMaker(context)
     index: ShardIndex = _of_thread.maker.write(job, lambda _: None)

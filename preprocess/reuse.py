@@ -41,10 +41,10 @@ class Reuse:
     labels: tuple[str, ...]  # whose bytes and section are reused
 
 
-def own_indexes(out: Path) -> dict[str, ShardIndex]:
+def own_indexes(out: Path, pattern: str = "*.index.json*") -> dict[str, ShardIndex]:
     """File name -> index, for every shard in the folder that this tool wrote, those set aside included."""
     found = {}
-    for path in sorted(out.glob("*.index.json*")):
+    for path in sorted(out.glob(pattern)):
         if _OWN_INDEX.match(path.name):
             try:
                 index = ShardIndex.read(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from preprocess.build_plan import PlannedFrame
 from preprocess.bus import BusWindow
 from preprocess.convert import NOTHING_REUSED, Converted, Converter, needed_signals
+from preprocess.lock import Held
 from preprocess.reuse import Reuse, ReuseReader
 from preprocess.rules import Rules
 from preprocess.source import FileRef, file_of, locate
@@ -55,6 +56,7 @@ class Context:
     fingerprints: dict[str, str]
     bus: dict[str, FileRef]  # by scene
     strict: bool  # stop at the first bad file
+    held: Held | None = None  # the build's lock, confirmed before a shard is published
 
 
 class ShardMaker:
@@ -95,12 +97,18 @@ class ShardMaker:
             absent={label: dict(sorted(reasons.items())) for label, reasons in sorted(absent.items())},
         )
         try:
+            self._confirm_lock()
             index.write(self.context.out)
+            self._confirm_lock()
             writer.publish()
         except BaseException:
             writer.discard()
             raise
         return index
+
+    def _confirm_lock(self) -> None:
+        if self.context.held is not None:
+            self.context.held.confirm()
 
     def _convert(self, job: FrameJob, split: str) -> Converted:
         frame, reused, bus = job.planned.frame, self._earlier.read(job.reuse), job.bus

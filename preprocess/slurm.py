@@ -13,13 +13,12 @@ _SCRIPT = """\
 #SBATCH --cpus-per-task={cpus}
 #SBATCH --mem={memory}
 #SBATCH --time={time}
-#SBATCH --output=a2d2-prep-%A-%a.log
-set -eu
+{extra}set -eu
 command=({command})
 
 if [ -z "${{SLURM_JOB_ID:-}}" ]; then
-    array=$(sbatch --parsable --array=0-{last} "$0")
-    sbatch --dependency=afterok:"$array" "$0"
+    array=$(sbatch --parsable --array=0-{last} --output=a2d2-prep-%A-%a.log "$0")
+    sbatch --dependency=afterok:"$array" --kill-on-invalid-dep=yes --output=a2d2-prep-%j.log "$0"
 elif [ -n "${{SLURM_ARRAY_TASK_ID:-}}" ]; then
     exec "${{command[@]}}" --part "$SLURM_ARRAY_TASK_ID/{parts}"
 else
@@ -28,7 +27,18 @@ fi
 """
 
 
-def array_script(command: Sequence[str], *, parts: int, cpus: int, memory: str, time: str) -> str:
+def array_script(
+    command: Sequence[str],
+    *,
+    parts: int,
+    cpus: int,
+    memory: str,
+    time: str,
+    partition: str | None = None,
+    account: str | None = None,
+) -> str:
     """The script for `command`, an `a2d2-prep shard ...` without --part; `time` as SLURM writes it, HH:MM:SS."""
     words = shlex.join([*command, "--workers", str(cpus)])
-    return _SCRIPT.format(parts=parts, last=parts - 1, cpus=cpus, memory=memory, time=time, command=words)
+    chosen = {"partition": partition, "account": account}
+    extra = "".join(f"#SBATCH --{name}={value}\n" for name, value in chosen.items() if value)
+    return _SCRIPT.format(extra=extra, parts=parts, last=parts - 1, cpus=cpus, memory=memory, time=time, command=words)

@@ -33,6 +33,7 @@ _KINDS = {  # (folder, suffix) -> what it is to a frame
     ("lidar", "npz"): "depth",
     ("label3D", "json"): "boxes",
 }
+_UNFINISHED = re.compile(r"\.tar\.(?:\d+|part|partial|crdownload|tmp)$", re.IGNORECASE)
 _COMPRESSED = re.compile(r"\.(?:tgz|tbz2?|txz|tar\.(?:gz|bz2|xz|zst|lz4|z)|zip)$", re.IGNORECASE)
 
 
@@ -162,6 +163,8 @@ def _files(root: Path, skip: Path, allow_cut_tars: bool, found: Source) -> Itera
             found.loose_files += 1
             if _COMPRESSED.search(path):
                 found.notes.append(f"{path} is compressed and was passed over: unpack it to a tar or a folder")
+            if _UNFINISHED.search(path):
+                found.notes.append(f"{path} was passed over: a tar's name must end in .tar; is its download whole?")
             yield path, ref
             continue
         if ref.problem:
@@ -172,7 +175,8 @@ def _files(root: Path, skip: Path, allow_cut_tars: bool, found: Source) -> Itera
 
 
 def _is_tar(path: str) -> bool:
-    return path.lower().endswith(".tar")
+    name = posixpath.basename(path).lower()
+    return name.endswith(".tar") and not name.startswith("._")  # a Mac keeps a file's attributes in `._NAME`
 
 
 def _members(path: str, allow_cut: bool, found: Source) -> list[TarMember]:

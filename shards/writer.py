@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import tarfile
 import zlib
 from pathlib import Path
@@ -42,7 +43,8 @@ class ShardWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")  # no other process writes it
+        # Processes of two containers may have one pid: the random part keeps their files apart.
+        self._partial = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}{PARTIAL}")
         self._sha256 = hashlib.sha256()
         self.bytes = 0
 

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from preprocess.cli.options import usable_cores
+from preprocess.lock import LOCK, Lock
 from preprocess.slurm import array_script
+from preprocess.source import find_source
 from tests.conftest import prep
 from tests.test_survival import tars
 
@@ -119,8 +122,8 @@ def test_the_slurm_script_submits_parts_and_then_the_closing_run(
     subprocess.run(["bash", script], check=True, env=environment, cwd=ROOT)
     log = (bin_ / "log").read_text()
     assert (bin_ / "submitted").read_text().splitlines() == [
-        f"--parsable --array=0-1 {script}",
-        f"--dependency=afterok:7 {script}",
+        f"--parsable --array=0-1 --output=a2d2-prep-%A-%a.log {script}",
+        f"--dependency=afterok:7 --kill-on-invalid-dep=yes --output=a2d2-prep-%j.log {script}",
     ]
     assert "part 0 of 2: 3 shards written" in log
     assert "part 1 of 2: 2 shards written" in log
@@ -129,7 +132,46 @@ def test_the_slurm_script_submits_parts_and_then_the_closing_run(
 
 
 def test_words_with_spaces_stay_words() -> None:
-    script = array_script(["a2d2-prep", "shard", "--root", "/data/my a2d2"], parts=4, cpus=2, memory="8G", time="1:0:0")
+    script = array_script(
+        ["a2d2-prep", "shard", "--root", "/data/my a2d2"],
+        parts=4,
+        cpus=2,
+        memory="8G",
+        time="1:0:0",
+        partition="long",
+        account="me",
+    )
+    assert "#SBATCH --partition=long\n#SBATCH --account=me\n" in script
     assert "command=(a2d2-prep shard --root '/data/my a2d2' --workers 2)" in script
     assert "--array=0-3" in script
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_a_quota_of_the_container_limits_the_workers(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    assert usable_cores(tmp_path) == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))
+
+
+def test_attribute_files_and_unfinished_downloads_are_no_tars(synthetic: Path, tmp_path: Path) -> None:
+    (tmp_path / "scenes").symlink_to(synthetic)
+    for name in ("._a.tar", "x.tar.1", "y.tar.part"):
+        (tmp_path / name).write_bytes(b"no tar")
+    source = find_source(tmp_path, cameras=["frontcenter"], skip=tmp_path / "out")
+    assert sorted(Path(note.split()[0]).name for note in source.notes) == ["x.tar.1", "y.tar.part"]
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-Urpf", "true"], capture_output=True, check=False).returncode != 0,
+    reason="PID namespaces are not permitted here",
+)
+def test_a_build_in_another_namespace_is_refused(synthetic: Path, small_rules: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from preprocess.cli import main; main()", "shard", "--root", synthetic,
+               "--out", tmp_path, "--rules", small_rules]  # fmt: skip
+    with Lock(tmp_path, None):
+        other = subprocess.run(["unshare", "-Urpf", "--mount-proc", *command],
+                               capture_output=True, text=True, cwd=ROOT, check=False)  # fmt: skip
+        assert (tmp_path / LOCK).exists()
+    assert other.returncode == 1
+    assert "is being written by another build" in other.stderr

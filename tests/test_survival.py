@@ -19,8 +19,10 @@ import pytest
 from preprocess.lock import LOCK, Lock
 from preprocess.stop import SIGNALS, catch_signals, signals_held
 from shards.manifest import ShardIndex
+from shards.writer import ShardWriter
 from tests.conftest import SMALL_RULES, prep
 
+NAMESPACE = Path("/proc/self/ns/pid").stat().st_ino
 KILLS = 20
 COMMAND = [sys.executable, "-c", "from preprocess.cli import main; main()", "shard"]
 
@@ -107,8 +109,18 @@ def test_parts_do_not_hinder_each_other_but_a_whole_build_waits_for_them(tmp_pat
 @pytest.mark.parametrize(
     ("content", "age_s", "stale"),
     [
-        pytest.param({"host": socket.gethostname(), "pid": 2**22 + 1, "started": "5"}, 0, True, id="pid gone"),
-        pytest.param({"host": socket.gethostname(), "pid": os.getpid(), "started": "5"}, 0, True, id="pid reused"),
+        pytest.param(
+            {"host": socket.gethostname(), "namespace": NAMESPACE, "pid": 2**22 + 1, "started": "5"},
+            0,
+            True,
+            id="pid gone",
+        ),
+        pytest.param(
+            {"host": socket.gethostname(), "namespace": NAMESPACE, "pid": os.getpid(), "started": "5"},
+            0,
+            True,
+            id="pid reused",
+        ),
         pytest.param({"host": "elsewhere", "pid": 1, "started": "5"}, 0, False, id="another host, just touched"),
         pytest.param({"host": "elsewhere", "pid": 1, "started": "5"}, 900, True, id="another host, long untouched"),
         pytest.param(None, 900, True, id="killed before it was written"),
@@ -314,3 +326,56 @@ def test_an_index_of_another_format_is_refused(shards: Path, tmp_path: Path) -> 
     (tmp_path / name).write_bytes(orjson.dumps({**document, "format_version": 99}))
     with pytest.raises(ValueError, match="has format 99, this version reads 1"):
         ShardIndex.read(tmp_path / name)
+
+
+def test_parts_of_two_divisions_do_not_run_together(tmp_path: Path) -> None:
+    with Lock(tmp_path, (0, 2)), pytest.raises(ValueError, match="another build"), Lock(tmp_path, (0, 3)):
+        pass
+
+
+def test_a_lock_of_another_namespace_on_this_host_is_respected(tmp_path: Path) -> None:
+    owner = {"host": socket.gethostname(), "namespace": NAMESPACE + 1, "pid": 2**22 + 1, "started": "5"}
+    (tmp_path / LOCK).write_bytes(orjson.dumps(owner))
+    with pytest.raises(ValueError, match="another build"), Lock(tmp_path, None):
+        pass
+
+
+def test_a_build_that_lost_its_lock_steps_back(
+    synthetic: Path, small_rules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another build takes the lock while the first shard is made: no shard, index or lock of it is touched."""
+    lock = tmp_path / LOCK
+
+    def convert_then_lose(writer: ShardWriter, *arguments: object) -> None:
+        lock.write_bytes(b'{"token": "another"}')
+        leave(writer, *arguments)
+
+    leave = ShardWriter.__exit__
+    monkeypatch.setattr(ShardWriter, "__exit__", convert_then_lose)
+    result = prep("shard", "--root", synthetic, "--out", tmp_path, "--rules", small_rules, "--workers", 1)
+    assert result.exit_code == 1
+    assert "steps back" in result.output.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+    assert lock.read_bytes() == b'{"token": "another"}'
+
+
+def test_a_suspended_build_whose_lock_was_taken_steps_back(
+    synthetic: Path, shards: Path, small_rules: Path, tmp_path: Path
+) -> None:
+    """It is made to look as from another namespace and long untouched; a second build then makes the whole set."""
+    first = start(synthetic, tmp_path, small_rules, "--workers", 1)
+    while not list(tmp_path.glob("*.tar.*.a2d2-partial")):
+        assert first.poll() is None
+        time.sleep(0.001)
+    first.send_signal(signal.SIGSTOP)
+    lock = tmp_path / LOCK
+    lock.write_bytes(orjson.dumps({**orjson.loads(lock.read_bytes()), "namespace": NAMESPACE + 1}))
+    os.utime(lock, (time.time() - 900,) * 2)
+    second = prep("shard", "--root", synthetic, "--out", tmp_path, "--rules", small_rules, "--workers", 1)
+    first.send_signal(signal.SIGCONT)
+    output, _ = first.communicate(timeout=60)
+    assert second.exit_code == 0, second.output
+    assert first.returncode == 1, output
+    assert "steps back" in output.splitlines()[-1]
+    assert tars(tmp_path) == tars(shards)
+    assert prep("verify", tmp_path).exit_code == 0

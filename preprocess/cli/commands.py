@@ -87,14 +87,14 @@ def shard(
     _echo((f"note: {note}" for note in source.notes), err=True)
     plan = make_plan(source, rules, checksum=checksum)
     if dry_run:
-        work = survey(out, plan)
+        work = survey(out, plan, part or (0, 1))
         _echo(work_lines(plan, work, out))
         if part is not None:
-            click.echo(f"part {part[0]} of {part[1]} would write {len(_share(plan, work, part))} of these shards")
+            click.echo(f"part {part[0]} of {part[1]} would write {len(work.stale)} of these shards")
         return
-    how = How(workers, dask, strict)
-    with Lock(out, part):
-        work = survey(out, plan)
+    with Lock(out, part) as lock:
+        how = How(workers, dask, strict, lock.held)
+        work = survey(out, plan, part or (0, 1))
         _echo(work_lines(plan, work, out))
         if part is not None:
             _write_part(out, plan, work, part, how)
@@ -133,16 +133,10 @@ def _build(out: Path, plan: Plan, work: Work, how: How) -> dict[str, Any]:
     return manifest
 
 
-def _share(plan: Plan, work: Work, part: tuple[int, int]) -> set[str]:
-    i, n = part
-    return {shard.name for shard in plan.shards[i::n]} & set(work.stale)
-
-
 def _write_part(out: Path, plan: Plan, work: Work, part: tuple[int, int], how: How) -> None:
     i, n = part
-    share = _share(plan, work, part)
-    with ProgressBar(sum(len(shard.frames) for shard in plan.shards if shard.name in share), "frames") as progress:
-        written = list(write_stale(out, plan, work, share, how, progress, progress.say))
+    with ProgressBar(sum(len(shard.frames) for shard in plan.shards[i::n]), "frames") as progress:
+        written = list(write_stale(out, plan, work, set(work.stale), how, progress, progress.say))
     click.echo(f"part {i} of {n}: {len(written)} shards written; after all parts run the same command without --part")
 
 
@@ -155,15 +149,29 @@ def _write_part(out: Path, plan: Plan, work: Work, part: tuple[int, int], how: H
 @click.option("--cpus", type=click.IntRange(min=1), default=8, help="Cores a job.")
 @click.option("--mem", "memory", default="16G", help="Memory a job, as SLURM writes it.")
 @click.option("--time", "limit", default="04:00:00", metavar="HH:MM:SS", help="Time limit of a job.")
+@click.option("--partition", help="SLURM partition; without it the cluster's default.")
+@click.option("--account", help="SLURM account; without it the cluster's default.")
 def slurm(
-    root: str, out: str, rules: str | None, cameras: tuple[str, ...], parts: int, cpus: int, memory: str, limit: str
+    root: str,
+    out: str,
+    rules: str | None,
+    cameras: tuple[str, ...],
+    parts: int,
+    cpus: int,
+    memory: str,
+    limit: str,
+    partition: str | None,
+    account: str | None,
 ) -> None:
     """Print a SLURM batch script that converts with an array of jobs: a2d2-prep slurm ... > shard.sh."""
     command = ["a2d2-prep", "shard", "--root", root, "--out", out]
     command += ["--rules", rules] if rules else []
     for camera in cameras if cameras != ("front_center",) else ():
         command += ["--camera", camera]
-    click.echo(array_script(command, parts=parts, cpus=cpus, memory=memory, time=limit), nl=False)
+    script = array_script(
+        command, parts=parts, cpus=cpus, memory=memory, time=limit, partition=partition, account=account
+    )
+    click.echo(script, nl=False)
 
 
 @main.command("verify", short_help="Check checksums, and decode every member.")

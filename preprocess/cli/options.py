@@ -14,6 +14,17 @@ from preprocess.cli.console import one_line
 from preprocess.rules import PRESETS, load_rules
 from shards.geometry import CAMERAS
 
+
+def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """The smaller of this process's CPU affinity and its container's CPU quota, in cores, at least 1."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return cores  # no cgroup, or `max`: no quota
+
+
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 SHARDS = click.argument("shards", type=click.Path(exists=True, file_okay=False, path_type=Path))
 CAMERA = click.option(
@@ -21,7 +32,7 @@ CAMERA = click.option(
     metavar="NAME", help=f"{', '.join(CAMERAS.values())} or all; may repeat.",
 )  # fmt: skip
 WORKERS = click.option(
-    "--workers", type=click.IntRange(min=1), default=lambda: len(os.sched_getaffinity(0)), show_default="all cores",
+    "--workers", type=click.IntRange(min=1), default=usable_cores, show_default="all cores",
     help="Processes.",
 )  # fmt: skip
 
