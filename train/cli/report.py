@@ -38,13 +38,8 @@ def main(runs: tuple[Path, ...], out: Path) -> None:
         say(f"{out}: {counted(len(finished), 'run')} compared; open it in a browser, or print it")
 
 
-<<<<<<< HEAD
 def compare_networks(shapes: Sequence[tuple[int, float, str]]) -> list[Table]:
     """A table of the networks' costs for each (image size in px, width, backbone), and one for those of the thesis."""
-=======
-def compare_networks(shapes: Sequence[tuple[int, float, str]]) -> list[NetworkComparison]:
-    """Return the costs of the networks at each (image size in px, width, backbone), beside those of the thesis."""
->>>>>>> w-docs
     from models.footprint import footprints
     from shards.classes import SEGMENTATION_CLASSES
     from train.report.tables import network_table

@@ -1,12 +1,6 @@
-<<<<<<< HEAD
 """Tables, figures, pictures and model cards of runs.
 
 In come run folders: the config, the lines of metrics.jsonl, eval.json and the arrays of sample pictures; no network is
 loaded. Out come the documents of one run (run_report.py), the HTML page that compares several (report.py), lines for
 the terminal (text.py) and TensorBoard events (tensorboard.py).
-=======
-"""Reports on finished runs: tables, figures, pictures and the model card.
-
-In come run folders, which hold plain records and saved arrays; out go HTML, text and pictures. No network is loaded.
->>>>>>> w-docs
 """
