@@ -23,6 +23,9 @@ def write_whole(path: Path, data: bytes) -> None:
             file.write(data)
             flush_to_disk(file)
         partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error  # of a full disk Python names no file
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -14,10 +14,12 @@ import torch
 from tests.tiny_shards import ALL, TRAIN, write_tiny_shards
 from tests.toy import ToyHead, ToyNet
 from train.config import RunConfig, to_document
+from train.engine import loop as loop_room
 from train.engine import run as run_room
 from train.engine.checkpoint import (
     BEST,
     LAST,
+    CheckpointError,
     better_than,
     check_data,
     config_differences,
@@ -315,3 +317,57 @@ def test_differences_leave_out_what_changes_no_weight(tiny: Path, tmp_path: Path
 )
 def test_the_best_is_the_lowest(value, best, expected):
     assert better_than(value, best) is expected
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("[enforce fail] . PytorchStreamWriter failed"), OSError(28, "No space left")]
+)
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / LAST
+    save_checkpoint(path, {"weights": {}, "progress": {"best": None}})
+    before = path.read_bytes()
+
+    def fail(_: Any, file: Any) -> None:
+        file.write(b"half of it")
+        raise error
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(CheckpointError, match=r"last.pt cannot be written: (the disk is full|No space left)"):
+        save_checkpoint(path, {"weights": {}, "progress": {"best": None}})
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [LAST]
+
+
+def test_a_full_disk_within_an_epoch_is_tried_again(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Every second checkpoint within the epoch fails; the run comes to its end with the weights of a quiet one."""
+    quiet, _ = go(config_of("asymmetric", tiny, tmp_path / "quiet", epochs=1))
+    original, calls = save_checkpoint, []
+
+    def sometimes(path: Path, checkpoint: Any, older: int = 0) -> None:
+        calls.append(path.name)
+        if 0 < checkpoint["progress"]["items"] < quiet.progress.total_items and len(calls) % 2:
+            raise CheckpointError(f"checkpoint {path} cannot be written: full")
+        original(path, checkpoint, older)
+
+    monkeypatch.setattr(run_room, "save_checkpoint", sometimes)
+    run, reporter = go(config_of("asymmetric", tiny, tmp_path / "run", epochs=1, checkpoint_minutes=1e-9))
+    assert sum("the next try is in" in line for line in reporter.lines) >= 2
+    for name, weight in run.objective.network.state_dict().items():
+        assert torch.equal(weight, quiet.objective.network.state_dict()[name]), name
+
+
+def test_a_run_that_ended_before_its_first_step_blocks_nothing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = config_of("asymmetric", tiny, tmp_path / "run", epochs=1)
+    monkeypatch.setattr(loop_room, "run_baselines", lambda run, reporter: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        go(config)
+    assert (tmp_path / "run" / "config.toml").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(run_room, "build_network", lambda config, facts: ToyNet(config.tasks))
+    go(config)
+    with pytest.raises(ValueError, match="holds a run"):
+        go(config)

@@ -380,7 +380,7 @@ def test_mistakes(checkpoint: Path, tiny: Path, tmp_path: Path):
         ((checkpoint, tmp_path / "nowhere.png"), 2, "nowhere.png' does not exist."),
         ((checkpoint, tmp_path / "empty"), 1, f"{tmp_path / 'empty'} holds no image: .png, .jpg, "),
         ((tmp_path / "text.pt", image), 1, "text.pt cannot be read (UnpicklingError): damaged, or not ours"),
-        ((tmp_path / "none.pt", image), 1, "none.pt is no file: amtl-train writes last.pt and best.pt"),
+        ((tmp_path / "none.pt", image), 2, "none.pt' does not exist"),
         ((checkpoint, tmp_path / "cut.mp4"), 1, "cut.mp4: no film, or one that was cut or damaged"),
         ((checkpoint, image, "--out", tmp_path / "file" / "x"), 1, "file/x cannot be written: Not a directory"),
         ((checkpoint, image, "--device", "cuda"), 1, "--device cuda needs a GPU that torch can use"),

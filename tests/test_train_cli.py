@@ -280,6 +280,8 @@ def test_stopped_before_the_first_checkpoint_it_starts_anew(
         (("--mode", "asymmetric", "--epochs", "0"), "epochs must be at least 1"),
         (("--mode", "asymmetric", "--width", "-1"), "network.width must be above 0"),
         (("--mode", "asymmetric", "--config", "/nowhere.toml"), "got /nowhere.toml: No such file or directory"),
+        (("--mode", "asymmetric", "--shards", "/nowhere"), "got /nowhere: there is no such folder"),
+        (("--mode", "asymmetric", "--init-from", "/nowhere.pt"), "checkpoint /nowhere.pt is no file"),
         (("--mode", "asymmetric", "--steps", "3"), "No such option"),
         (("--mode", "asymmetric", "--keep-labels", "boxes"), "must be TASK=X, got boxes"),
         (("--mode", "asymmetric", "--best", "mIoU"), "best must be one of loss, steering MAE"),
@@ -329,7 +331,6 @@ def other_grid(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("prepared", "mode", "message"),
     [
-        (lambda folder: folder / "none", "asymmetric", "none is no folder: shards are made by `a2d2-prep shard"),
         (unfinished, "asymmetric", "manifest.json is missing: the set is not finished"),
         (lambda folder: write_tiny_shards(folder, train=()), "asymmetric", "has no train sample"),
         (write_only_depth, "symmetric", "no train sample of .* has all four labels .*depth 1.*--allow-missing"),
@@ -338,7 +339,7 @@ def other_grid(folder: Path) -> Path:
         (altered, "asymmetric", "train-000000.tar fails its checksum at 2018.*.image.jpg: run a2d2-prep verify"),
         (other_grid, "asymmetric", r"must have grid and slots \(8, 10\), got \(4, 10\)"),
     ],
-    ids=["no folder", "no manifest", "no train", "not all four", "not the task", "cut short", "altered", "grid"],
+    ids=["no manifest", "no train", "not all four", "not the task", "cut short", "altered", "grid"],
 )
 def test_data_that_cannot_be_trained_on_is_a_line_and_1(prepared, mode, message, tmp_path: Path, toy_network: None):
     task = ("--task", "boxes", "--network", "mtl") if mode == "single" else ()
@@ -428,8 +429,8 @@ def test_evaluation_by_scene_in_one_pass(tiny: Path, tmp_path: Path, toy_network
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("none.pt",), 1, "checkpoint none.pt is no file"),
-        (("none.pt", "--split", "test"), 2, "'test' is not one of"),
+        (("none.pt",), 2, "File 'none.pt' does not exist"),
+        ((__file__, "--split", "nothing"), 2, "'nothing' is not one of"),
         ((), 2, "Missing argument"),
     ],
     ids=["absent", "split", "usage"],

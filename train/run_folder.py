@@ -17,6 +17,7 @@ LAST, BEST = "last.pt", "best.pt"  # checkpoints: to resume from, and the one wi
 PICTURES = "pictures"  # folder of PNG files
 PIECES = "pieces"  # folder below it with the arrays that the pictures are drawn from
 EXTREMES = "extremes"  # folder beside it with those of the samples with the lowest and highest losses
+WANDB_FILE = "wandb-id.txt"  # the id of the run at Weights & Biases
 EVENTS = "tensorboard"  # folder of event files
 
 # Config keys that may change when a run is resumed, because they change no weight.

@@ -15,8 +15,8 @@ from train.data.grouping import GROUPINGS
 
 @click.command(context_settings=HELP)
 @version_option
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--shards", default="shards", show_default=True, type=click.Path(path_type=Path),
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--shards", default="shards", show_default=True, type=click.Path(exists=True, path_type=Path),
               help="Set of shards that a2d2-prep wrote.")  # fmt: skip
 @click.option("--split", type=click.Choice(SPLITS), default="val", show_default=True,
               help="Split to measure on; constant predictions come from train.")  # fmt: skip

@@ -33,7 +33,7 @@ def batch_size(context: click.Context, parameter: click.Parameter, value: str) -
 
 @click.command(context_settings=HELP)
 @version_option
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--format", "file_format", type=click.Choice(get_args(ExportFormat)), default="onnx", show_default=True,
               help="Format of the file; onnx needs the extra export.")  # fmt: skip
 @click.option("--tasks", callback=task_list, metavar="TASK,...", help="Heads to export [default: all trained heads].")

@@ -15,10 +15,12 @@ from train.sample_pieces import Pieces
 class TrainingListener:
     """Passes on each event of the training loop."""
 
-    def __init__(self, folder: Path, step: int, wandb_project: str | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, step: int, wandb_project: str | None, config: Mapping[str, Any], say: Callable[[str], None]
+    ) -> None:
         self._say = say
         self._table: EpochTable | None = None
-        self._events = EventFiles(folder, at=step, wandb_project=wandb_project)
+        self._events = EventFiles(folder, at=step, wandb_project=wandb_project, config=config)
 
     def line(self, line: Mapping[str, Any]) -> None:
         """Add the curves of a line of `metrics.jsonl`."""

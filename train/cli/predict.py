@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(context_settings=HELP)
 @version_option
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="INPUT...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
 @click.option("--overwrite", is_flag=True, help="Replace files of the same names in --out.")

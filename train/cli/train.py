@@ -22,6 +22,7 @@ from train.config import (
     Order,
     Precision,
     RunConfig,
+    to_document,
 )
 from train.run_folder import BEST, CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, PICTURES, TABLE_FILE
 
@@ -128,7 +129,7 @@ GROUPS = {  # heading in --help -> options
     metavar="TASK=X",
     help="Divisor of the task's loss [1 to 400]",
 )
-@click.option("--coefficients-from", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
+@click.option("--coefficients-from", multiple=True, type=click.Path(exists=True, path_type=Path), metavar="RUN",
               help="Take a coefficient from a single-task run's val loss")  # fmt: skip
 @click.option("--balance", "balance__method", type=click.Choice(get_args(BalanceMethod)), metavar="NAME",
               help="fixed, epoch, uncertainty or pcgrad [fixed]")  # fmt: skip
@@ -148,6 +149,7 @@ def run_training(config: RunConfig, *, resume: bool, stopping: Callable[[], bool
     from train.engine.distributed import process_group
     from train.engine.loop import train
     from train.engine.run import prepare
+    from train.report.tensorboard import check_wandb
 
     with process_group(config.device) as ranks:
         console = Console(quiet=not ranks.is_main)
@@ -157,9 +159,12 @@ def run_training(config: RunConfig, *, resume: bool, stopping: Callable[[], bool
         run: Run | None = None
         listener: TrainingListener | None = None
         try:
+            if config.wandb is not None and ranks.is_main:
+                check_wandb()
             run = prepare(config, resume=resume, stopping=stopping, reporter=console, ranks=ranks)
             if ranks.is_main:
-                listener = TrainingListener(run.folder, run.progress.groups, config.wandb, console.say)
+                sent = to_document(run.config)
+                listener = TrainingListener(run.folder, run.progress.groups, config.wandb, sent, console.say)
             train(run, console, listener)
             if ranks.is_main:
                 report_result(run, console)

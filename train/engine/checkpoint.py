@@ -16,13 +16,17 @@ from models.singletask import build_singletask
 from shards.classes import BOX_CLASSES, SEGMENTATION_CLASSES
 from shards.reader import ShardSet
 from shards.writer import PARTIAL, flush_to_disk
-from train.config import Document, RunConfig, to_document
+from train.config import ConfigError, Document, RunConfig, to_document
 from train.run_folder import BEST, FREE_KEYS, LAST
 from train.tasks.definition import TaskContext
 
 FORMAT = 2
 
 Checkpoint = dict[str, Any]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be written."""
 
 
 def network_facts(size_px: int, max_m: float, normalise: bool, weights: str) -> Document:
@@ -51,11 +55,18 @@ def task_context(config: RunConfig, facts: Mapping[str, Any]) -> TaskContext:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, older: int = 0) -> None:
-    """Write under a temporary name, flush to disk, rename; the `older` ones before it stay as `last-1.pt`, ..."""
+    """Write under a temporary name, flush to disk, rename; the `older` ones before it stay as `last-1.pt`, ...
+
+    Raises CheckpointError where that is not possible; the checkpoints of before are then untouched.
+    """
     partial = path.with_name(path.name + PARTIAL)
-    with partial.open("wb") as file:
-        torch.save({"format": FORMAT, **checkpoint}, file)
-        flush_to_disk(file)
+    try:
+        with partial.open("wb") as file:
+            torch.save({"format": FORMAT, **checkpoint}, file)
+            flush_to_disk(file)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"checkpoint {path} cannot be written: {_reason(error, path)}") from error
     names = [path, *(path.with_stem(f"{path.stem}-{age}") for age in range(1, older + 1))]
     for younger, elder in zip(reversed(names[1:-1]), reversed(names[2:]), strict=True):
         if younger.exists():
@@ -65,10 +76,18 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, older: int = 0) -> None:
     partial.replace(path)
 
 
+def _reason(error: OSError | RuntimeError, path: Path) -> str:
+    """Return why a write failed; torch's own error names no cause, so the space that is left is looked at."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    free = shutil.disk_usage(path.parent).free
+    return f"the disk is full, or a limit of file sizes is reached ({free / 1e6:.0f} MB are free)"
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint on the CPU. Raises ValueError in one line where it is none of ours or damaged."""
     if not path.is_file():
-        raise ValueError(f"checkpoint {path} is no file: amtl-train writes {LAST} and {BEST} into its run folder")
+        raise ConfigError(f"checkpoint {path} is no file: amtl-train writes {LAST} and {BEST} into its run folder")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle make the unpickler fail in any way

@@ -18,7 +18,7 @@ from shards.writer import write_whole
 from train.data.plan import MicroBatch, remaining, share_of_rank
 from train.data.regimes import epoch_items, plan_epoch
 from train.data.stream import Batch
-from train.engine.checkpoint import better_than
+from train.engine.checkpoint import CheckpointError, better_than
 from train.engine.evaluate import LOSS, Evaluation, evaluate, loss_divisors
 from train.engine.run import Listener, Progress, Reporter, Run, run_baselines
 from train.engine.sample_predictions import choose_samples, predict_samples
@@ -60,7 +60,7 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
             read_back(run, recent, unsaved, whole)
             log_metrics(run, "trained", unsaved)
             unsaved = Meter()
-            run.save(LAST)
+            save_in_epoch(run, reporter, final=stop)
             saved = time.perf_counter()
         if stop:
             raise Stopped
@@ -80,6 +80,18 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
     read_back(run, recent, unsaved, whole)
     run.steps.balance.end_epoch()
     log_metrics(run, "trained", unsaved)
+
+
+def save_in_epoch(run: Run, reporter: Reporter, *, final: bool) -> None:
+    """Write `last.pt`; where that fails within an epoch, the next interval tries again."""
+    try:
+        run.save(LAST)
+    except CheckpointError as error:
+        if final:
+            raise
+        reporter.say(
+            f"{error}; the last one is untouched, and the next try is in {run.config.checkpoint_minutes:g} min"
+        )
 
 
 def with_batches(
@@ -279,8 +291,11 @@ def write_line(run: Run, line: dict[str, Any]) -> None:
 
 def append_line(path: Path, line: dict[str, Any]) -> None:
     """One JSON object on a line of its own."""
-    with path.open("ab") as file:
-        file.write(orjson.dumps(line) + b"\n")
+    try:
+        with path.open("ab") as file:
+            file.write(orjson.dumps(line) + b"\n")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def rewind_metrics(path: Path, progress: Progress) -> None:

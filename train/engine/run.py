@@ -15,7 +15,7 @@ from models.heads import GRID, SLOTS
 from models.multitask import MultiTaskNet
 from shards.reader import OPEN_FILES, SampleRef, ShardSet
 from shards.writer import write_whole
-from train.config import Document, RunConfig, dump_toml, to_document
+from train.config import ConfigError, Document, RunConfig, dump_toml, to_document
 from train.data.regimes import choose_samples, count_labels, plan_warnings, slow_parts
 from train.data.remote import is_remote, open_remote
 from train.data.stream import Stream, worker_count
@@ -38,6 +38,7 @@ from train.engine.step import TrainingStep
 from train.run_folder import BASELINES_FILE, BEST, CONFIG_FILE, EVALUATION_FILE, LAST, METRICS_FILE
 from train.sample_pieces import Pieces
 
+_CONFIG_HEADING = "# The effective config of this run; --config takes it unchanged."
 _OF_A_RUN = (CONFIG_FILE, METRICS_FILE, LAST, BEST, EVALUATION_FILE)
 
 
@@ -203,7 +204,7 @@ def claim_folder(folder: Path, resume: bool, reporter: Reporter) -> Checkpoint |
     """The checkpoint to go on from, if any. Raises ValueError where the folder holds a run and must not, or must."""
     held = [name for name in _OF_A_RUN if (folder / name).exists()]
     if not resume:
-        if held:
+        if held and not (held == [CONFIG_FILE] and _is_ours(folder / CONFIG_FILE)):  # else it ended before a step
             raise ValueError(f"{folder} holds a run ({held[0]}): give --resume to go on with it, or another --out")
         return None
     if not held:
@@ -212,6 +213,10 @@ def claim_folder(folder: Path, resume: bool, reporter: Reporter) -> Checkpoint |
         reporter.say(f"{folder} was stopped before its first checkpoint: it starts from the beginning")
         return None
     return load_checkpoint(folder / LAST)
+
+
+def _is_ours(config_file: Path) -> bool:
+    return config_file.read_bytes().startswith(_CONFIG_HEADING.encode())
 
 
 def open_set(config: RunConfig, reporter: Reporter) -> tuple[RunConfig, ShardSet]:
@@ -226,6 +231,10 @@ def open_set(config: RunConfig, reporter: Reporter) -> tuple[RunConfig, ShardSet
 
 def open_shards(folder: Path, open_files: int = OPEN_FILES) -> ShardSet:
     """A finished set whose labels the network can predict, and whose shards are whole by their sizes."""
+    if not folder.is_dir():
+        raise ConfigError(
+            f"--shards must be a folder that `a2d2-prep shard` wrote, got {folder}: there is no such folder"
+        )
     shards = ShardSet(folder, open_files=open_files)
     shards.check_sizes()
     check_grid(shards)
@@ -272,9 +281,7 @@ def write_config(config: RunConfig, facts: Document) -> None:
     """`config.toml`, which from now on says that the folder holds a run."""
     folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
-    comment = (
-        f"# The effective config of this run; --config takes it unchanged.\n# backbone weights: {facts['weights']}\n"
-    )
+    comment = f"{_CONFIG_HEADING}\n# backbone weights: {facts['weights']}\n"
     write_whole(folder / CONFIG_FILE, (comment + dump_toml(config)).encode())
 
 

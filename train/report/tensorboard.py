@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from shards.draw import Picture
-from train.run_folder import EVENTS
+from shards.writer import write_whole
+from train.run_folder import EVENTS, WANDB_FILE
 
 
 class EventFiles:
     """Training and validation curves by task, and pictures of the same val samples after every epoch."""
 
-    def __init__(self, folder: Path, *, at: int, wandb_project: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, at: int, wandb_project: str | None = None, config: Mapping[str, Any] | None = None
+    ) -> None:
         """`at` is the number of groups of images trained so far; events of a former process beyond it are hidden.
 
-        Raises ValueError where W&B is asked for and not installed.
+        `config` is sent to W&B, for which `check_wandb` holds.
         """
         if wandb_project is not None:
-            start_wandb(folder, wandb_project)
+            start_wandb(folder, wandb_project, config or {})
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - a second that only training needs to spend
 
         self._writer = SummaryWriter(str(folder / EVENTS), purge_step=at)
@@ -62,10 +67,23 @@ def scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
                 yield f"{row['task']}/{row['metric']} ({row['unit']})", row["value"]
 
 
-def start_wandb(folder: Path, project: str) -> None:
-    """Start a run of Weights & Biases that copies everything written for TensorBoard."""
+def check_wandb() -> None:
+    """Raise ValueError where W&B cannot be used: not installed, or without a key and nobody to ask for one."""
     try:
         import wandb  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise ValueError("--wandb needs the extra `wandb`: pip install 'asymmetric-mtl[wandb]'") from error
-    wandb.init(project=project, dir=str(folder), name=folder.name, sync_tensorboard=True)
+    offline = os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun")
+    if not offline and not wandb.api.api_key and not sys.stdin.isatty():
+        raise ValueError("--wandb needs a key: run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline")
+
+
+def start_wandb(folder: Path, project: str, config: Mapping[str, Any]) -> None:
+    """Let Weights & Biases take what TensorBoard is given; a resumed run goes on with its W&B run."""
+    import wandb  # noqa: PLC0415 - an extra
+
+    path = folder / WANDB_FILE
+    identity = path.read_text("utf-8").strip() if path.is_file() else wandb.util.generate_id()
+    write_whole(path, identity.encode())
+    wandb.init(project=project, dir=str(folder), name=folder.name, id=identity, resume="allow", config=dict(config),
+               sync_tensorboard=True)  # fmt: skip
