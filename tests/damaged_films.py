@@ -103,7 +103,7 @@ def packets_by_number(path: Path) -> dict[int, bytes]:
                 packet = next(packets_there)
             except (StopIteration, av.FFmpegError, IndexError):
                 break
-            if not is_shown(packet, stream) or (time := next(times)) is None:
+            if not is_shown(packet, stream) or (time := next(times, None)) is None:
                 continue
             if (number := time if index.by_place else index.numbers.get(time)) is not None:
                 packets[number] = bytes(packet)
