@@ -30,6 +30,7 @@ def place_chunks(
     """
     with path.open("rb") as file:
         listed = _listed(file, stream)
+        listed = listed if len(listed) >= total else []  # an entry is damaged, and those after it would count too low
         last = (packets[-1].position or 0) - _HEADER_BYTES if packets else 0
         file.seek(_end_of_chunk(file, last) if packets else 0)
         ended = file.read(4) == b"idx1"

@@ -136,10 +136,14 @@ def _index_by_time(packets: list[StoredPacket], stream: VideoStream, container: 
         return FilmIndex({}, len(packets), 0, tick_s, [*notes, "its times contradict each other"])
     step = _regular_step(times, stream, tick_s)
     matroska = "matroska" in container.format.name.split(",")
-    start = _matroska_start(packets[0], times[0], stream, tick_s) if matroska else times[0]
+    start = Fraction(_matroska_start(packets[0], times[0], stream, tick_s) if matroska else times[0])
     end_s = _end_s(container, stream) if matroska else 0.0
     if step is not None:
-        starts = [start, *([0] if matroska else []), *(time - row * step for row, time in enumerate(times[1:4], 1))]
+        starts = [
+            start,
+            *([Fraction(0)] if matroska else []),
+            *(time - row * step for row, time in enumerate(times[1:4], 1)),
+        ]
         start = next((one for one in starts if 2 * len(_numbers_by_step(times, step, one)) > len(times)), start)
         numbers = _numbers_by_step(times, step, start)
         total = round((Fraction(end_s) / tick_s - start) / step) if end_s else 0
@@ -231,9 +235,10 @@ def _numbers_by_step(times: Sequence[int], step: Fraction, start: Fraction | int
     it is not known which frame each of them is, and they get no number.
     """
     numbers: dict[int, int] = {}
-    anchor, number, between = start, 0, list[int]()
+    anchor: Fraction | int = start
+    number, between = 0, list[int]()
     for time in times:
-        first = not numbers and abs(time - start) <= 1
+        first = not numbers and -1 <= time - start <= 1
         count = 0 if first else _on_grid(time - anchor, step)
         if first or count:
             number += count
