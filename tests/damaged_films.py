@@ -13,6 +13,7 @@ import av
 
 from tests.numbered_films import shown_number
 from train.deploy.film import FilmReport, read_film
+from train.deploy.film_decode import FilmFrame
 from train.deploy.film_index import index_film
 from train.deploy.film_packets import is_shown, picture_stream
 
@@ -57,29 +58,26 @@ def judge(path: Path, intact: Mapping[int, bytes]) -> Verdict:
     without an error: a frame that shows another number is no other frame if its packet is the damaged one of its own.
     """
     verdict = Verdict()
-    said, there = False, set()
-    beginning = 0  # of what is there of a transport stream, which does not say where it began
-    stored: dict[int, bytes] | None = None
-    for read in read_film(path):
-        if isinstance(read, FilmReport):
-            said = True
-            continue
-        shown = shown_number(read.image)
-        if path.suffix == ".ts" and not there and shown is not None:
-            beginning = shown - read.number
-        there.add(read.number)
-        if shown == read.number + beginning:
+    found = list(read_film(path))
+    frames = [part for part in found if isinstance(part, FilmFrame)]
+    said = [part.words for part in found if isinstance(part, FilmReport)]
+    stored = packets_by_number(path) if frames else {}
+    # A transport stream does not say where it began, and an edit list cuts a film's beginning off.
+    shifted = path.suffix == ".ts" or any("edit list" in words for words in said)
+    shown = [shown_number(frame.image) for frame in frames]
+    beginning = shown[0] - frames[0].number if shifted and shown and shown[0] is not None else 0
+    for frame, number in zip(frames, shown, strict=True):
+        if number == frame.number + beginning:
             verdict.counts["right"] += 1
-            continue
-        stored = packets_by_number(path) if stored is None else stored
-        if shown is None or read.number in _likest(stored[read.number], intact):
+        elif number is None or frame.number in _likest(stored.get(frame.number, b""), intact):
             verdict.counts["damaged picture"] += 1
         else:
             verdict.counts["another frame"] += 1
-            verdict.wrong.append(f"frame {read.number} shows {shown}")
+            verdict.wrong.append(f"frame {frame.number} shows {number}")
     if beginning and not said:
-        verdict.wrong.append(f"{beginning} frames are lost at the beginning without a word")
         verdict.counts["silent"] += beginning
+        verdict.wrong.append(f"{beginning} frames are lost at the beginning without a word")
+    there = {frame.number for frame in frames}
     lost = len(intact) - len(there & set(range(len(intact))))
     verdict.counts["lost"] = lost
     whole_packets = path.suffix == ".ts" and path.stat().st_size % TS_PACKET_BYTES == 0
@@ -103,7 +101,7 @@ def packets_by_number(path: Path) -> dict[int, bytes]:
                 packet = next(packets_there)
             except (StopIteration, av.FFmpegError, IndexError):
                 break
-            if not is_shown(packet, stream) or (time := next(times)) is None:
+            if not is_shown(packet, stream) or (time := next(times, None)) is None:
                 continue
             if (number := time if index.by_place else index.numbers.get(time)) is not None:
                 packets[number] = bytes(packet)

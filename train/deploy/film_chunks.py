@@ -21,20 +21,27 @@ _SEARCHED_BYTES = 1 << 20  # at the file's beginning, for the list of chunks
 
 
 def place_chunks(
-    path: Path, packets: Sequence[StoredPacket], stream: int
+    path: Path, packets: Sequence[StoredPacket], stream: int, total: int
 ) -> tuple[list[StoredPacket], frozenset[int], int]:
     """The packets with their places among the stream's chunks as times; the places of empty chunks; chunks listed.
 
-    A place is None where it is not known. An empty chunk says that the frame before it is shown again.
+    A place is None where it is not known. An empty chunk says that the frame before it is shown again. `total` are the
+    chunks by the header.
     """
     with path.open("rb") as file:
         listed = _listed(file, stream)
+        listed = listed if len(listed) >= total else []  # an entry is damaged, and those after it would count too low
+        last = (packets[-1].position or 0) - _HEADER_BYTES if packets else 0
+        file.seek(_end_of_chunk(file, last) if packets else 0)
+        ended = file.read(4) == b"idx1"
     placed: list[StoredPacket] = []
     empty: set[int] = set()
     for packet, (place, joined) in zip(packets, _places(path, packets, stream, listed, empty), strict=True):
         if placed and not joined:  # it ends elsewhere than it says, so it may hold a part of another
             placed[-1] = replace(placed[-1], whole=False)
         placed.append(replace(packet, time=place))
+    if ended and not listed and len(placed) + len(empty) < total:  # some are missing, and nothing tells where
+        placed = [replace(packet, time=None) for packet in placed]
     return placed, frozenset(empty), len(listed)
 
 

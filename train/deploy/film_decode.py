@@ -33,7 +33,7 @@ def decode_film(container: InputContainer, stream: VideoStream, index: FilmIndex
     """The sound frames of a film that was just opened, in the order of their numbers."""
     if index.by_place:
         return _frames_by_place(container, stream, index)
-    if index.numbers:
+    if index.times:
         return _frames_by_time(container, stream, index)
     return _frames_without_times(container, stream)
 

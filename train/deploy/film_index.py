@@ -42,7 +42,7 @@ class FilmIndex:
 
     numbers: dict[int, int]  # time in ticks -> frame number from 0
     total: int  # frames that the film should hold
-    start: int  # time of frame 0 in ticks
+    start: Fraction | int  # time of frame 0 in ticks
     tick_s: Fraction
     notes: list[str]  # losses of an unknown number of frames
     remarks: list[str] = field(default_factory=list)  # what is no loss
@@ -66,7 +66,7 @@ def index_film(path: Path, container: InputContainer, stream: VideoStream) -> Fi
         whole = [packet.whole for packet in packets]
         packets = [replace(packet, whole=all(whole[max(0, row - 1) : row + 1])) for row, packet in enumerate(packets)]
     if container.format.name == "avi":
-        packets, repeats, listed = place_chunks(path, packets, stream.index)
+        packets, repeats, listed = place_chunks(path, packets, stream.index, stream.frames)
         total = max(listed, stream.frames, len(packets))
         index = FilmIndex({}, total, 0, 1 / (stream.average_rate or Fraction(1)), [], repeats=repeats, by_place=True)
     elif not packets or any(packet.time is None for packet in packets):
@@ -132,11 +132,19 @@ def _index_by_time(packets: list[StoredPacket], stream: VideoStream, container: 
     backwards = _drop_contradicting(packets, 2 if in_order else MOST_REORDERED + 2)
     notes = [f"its time runs backwards after {len(packets) - backwards} frames"] if backwards else []
     times = _single_times(packets)
+    if not times:
+        return FilmIndex({}, len(packets), 0, tick_s, [*notes, "its times contradict each other"])
     step = _regular_step(times, stream, tick_s)
     matroska = "matroska" in container.format.name.split(",")
-    start = _matroska_start(packets[0], times[0], stream, tick_s) if matroska else times[0]
+    start = Fraction(_matroska_start(packets[0], times[0], stream, tick_s) if matroska else times[0])
     end_s = _end_s(container, stream) if matroska else 0.0
     if step is not None:
+        starts = [
+            start,
+            *([Fraction(0)] if matroska else []),
+            *(time - row * step for row, time in enumerate(times[1:4], 1)),
+        ]
+        start = next((one for one in starts if 2 * len(_numbers_by_step(times, step, one)) > len(times)), start)
         numbers = _numbers_by_step(times, step, start)
         total = round((Fraction(end_s) / tick_s - start) / step) if end_s else 0
         return FilmIndex(numbers, total, start, tick_s, notes)
@@ -213,24 +221,26 @@ def _regular_step(times: Sequence[int], stream: VideoStream, tick_s: Fraction) -
     return best if few or counts.count(1) >= least * len(gaps) else None
 
 
-def _on_grid(gap: int, step: Fraction) -> int:
+def _on_grid(gap: Fraction | int, step: Fraction) -> int:
     """Return the number of steps in a gap; 0 if the gap is not a whole number of steps."""
     count = round(gap / step)
     most_off = min(step / 4, max(Fraction(1), step / 50) + (count - 1) * step / 200)
     return count if abs(gap - count * step) <= most_off else 0
 
 
-def _numbers_by_step(times: Sequence[int], step: Fraction, start: int) -> dict[int, int]:
+def _numbers_by_step(times: Sequence[int], step: Fraction, start: Fraction | int) -> dict[int, int]:
     """Numbers of the times, counted in steps from one time on the grid to the next.
 
     Between two of them there may be as many others as there are steps, as cameras jitter; if there are more or fewer,
     it is not known which frame each of them is, and they get no number.
     """
     numbers: dict[int, int] = {}
-    anchor, number, between = start, 0, list[int]()
+    anchor: Fraction | int = start
+    number, between = 0, list[int]()
     for time in times:
-        count = _on_grid(time - anchor, step) if time != start else 0
-        if time == start or count:
+        first = not numbers and -1 <= time - start <= 1
+        count = 0 if first else _on_grid(time - anchor, step)
+        if first or count:
             number += count
             if between and len(between) == count - 1:
                 numbers.update(zip(between, range(number - count + 1, number), strict=True))
