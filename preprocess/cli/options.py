@@ -29,11 +29,11 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead 
 SHARDS = click.argument("shards", type=click.Path(exists=True, file_okay=False, path_type=Path))
 CAMERA = click.option(
     "--camera", "cameras", multiple=True, type=click.Choice([*CAMERAS.values(), "all"]), default=["front_center"],
-    metavar="NAME", help=f"{', '.join(CAMERAS.values())} or all; may repeat.",
+    metavar="NAME", help=f"{', '.join(CAMERAS.values())} or all; can be given several times.",
 )  # fmt: skip
 WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), default=usable_cores, show_default="all cores",
-    help="Processes.",
+    help="Number of worker processes.",
 )  # fmt: skip
 
 
