@@ -1,4 +1,4 @@
-"""`a2d2-prep`: the commands, their options and what they say."""
+"""The commands of `a2d2-prep`: options and printed lines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from shards.verify import verify
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="asymmetric-mtl")
 def main() -> None:
-    """A2D2's tars to WebDataset shards that a multi-task network can learn from."""
+    """Convert A2D2 to WebDataset shards for multi-task training, and check, count and draw them."""
 
 
 def _echo(lines: Iterable[str], err: bool = False) -> None:
@@ -55,29 +55,31 @@ def _echo_json(document: Any) -> None:
     click.echo(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode())
 
 
-@main.command(short_help="Turn A2D2's tars into shards, or go on doing so.")
+@main.command(short_help="Convert A2D2's tars to shards, or continue a stopped build.")
 @click.option("--root", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Tars and extracted folders, mixed.")  # fmt: skip
-@click.option("--out", default="shards", type=click.Path(file_okay=False, path_type=Path), help="Where the shards go.")
+              help="Folder with A2D2's tars, extracted folders, or both.")  # fmt: skip
+@click.option(
+    "--out", default="shards", type=click.Path(file_okay=False, path_type=Path), help="Folder for the shards."
+)
 @SET_RULES
 @CAMERA
 @WORKERS
 @click.option("--max-bad", type=click.FloatRange(0, 1), default=0.01, callback=parse_share,
               help="Share of frames with a bad file above which the exit code is 1.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Stop at the first bad file.")
-@click.option("--allow-cut-tars", is_flag=True, help="Use what lies before the cut.")
-@click.option("--checksum", is_flag=True, help="Know source files by content, not by size and time: reads them all.")
+@click.option("--allow-cut-tars", is_flag=True, help="Of a tar that is cut short, use the members before the cut.")
+@click.option("--checksum", is_flag=True, help="Compare source files by content, not by size and time; reads them all.")
 @click.option("--dask", metavar="ADDRESS", help="Convert on a Dask cluster (extra `cluster`), e.g. tcp://node1:8786.")
 @click.option("--part", callback=parse_part, metavar="i/N", help="This job's share of the shards, i from 0 to N-1.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done and why, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done and why, without doing it.")
 def shard(
     root: Path, out: Path, rules: Any, cameras: tuple[str, ...], workers: int, max_bad: float, strict: bool,
     allow_cut_tars: bool, checksum: bool, dask: str | None, part: tuple[int, int] | None, dry_run: bool,
 ) -> None:  # fmt: skip
-    """Turn A2D2's tars under --root into shards.
+    """Convert A2D2's tars under --root to shards.
 
-    Run it again after a stop: finished shards are kept. After a change of rules or source files it converts what
-    they touch, and carries all other bytes over.
+    After a stop, run the same command again: it keeps finished shards. After a change of rules or source files it
+    converts only what the change affects, and reuses all other bytes.
     """
     given, rules = rules, rules or rules_of_set(out) or Rules()
     tokens = {token for token, name in CAMERAS.items() if name in cameras or "all" in cameras}
@@ -141,12 +143,12 @@ def _write_part(out: Path, plan: Plan, work: Work, part: tuple[int, int], how: H
 
 
 @main.command(short_help="Print a SLURM script that converts with an array of jobs.")
-@click.option("--root", required=True, type=click.Path(file_okay=False), help="As for `shard`.")
-@click.option("--out", default="shards", type=click.Path(file_okay=False), help="As for `shard`.")
-@click.option("--rules", help="As for `shard`.")
+@click.option("--root", required=True, type=click.Path(file_okay=False), help="As in a2d2-prep shard.")
+@click.option("--out", default="shards", type=click.Path(file_okay=False), help="As in a2d2-prep shard.")
+@click.option("--rules", help="As in a2d2-prep shard.")
 @CAMERA
-@click.option("--parts", type=click.IntRange(min=1), default=8, help="Jobs in the array.")
-@click.option("--cpus", type=click.IntRange(min=1), default=8, help="Cores a job.")
+@click.option("--parts", type=click.IntRange(min=1), default=8, help="Number of jobs in the array.")
+@click.option("--cpus", type=click.IntRange(min=1), default=8, help="Cores per job.")
 @click.option("--mem", "memory", default="16G", help="Memory a job, as SLURM writes it.")
 @click.option("--time", "limit", default="04:00:00", metavar="HH:MM:SS", help="Time limit of a job.")
 @click.option("--partition", help="SLURM partition; without it the cluster's default.")
@@ -174,11 +176,11 @@ def slurm(
     click.echo(script, nl=False)
 
 
-@main.command("verify", short_help="Check checksums, and decode every member.")
+@main.command("verify", short_help="Compare checksums, and decode every member.")
 @SHARDS
 @JSON
 def verify_command(shards: Path, as_json: bool) -> None:
-    """Check checksums and counts, and decode every member; exit 1 with a list where something is wrong."""
+    """Compare checksums and counts, and decode every member. Problems are listed, and the exit code is 1 then."""
     shard_set = ShardSet(shards)
     total = sum(shard["samples"] for shard in shard_set.manifest["shards"])
     with ProgressBar(total, "samples") as progress:
@@ -193,7 +195,7 @@ def verify_command(shards: Path, as_json: bool) -> None:
         click.echo(f"{shards}: {total} samples in {len(shard_set.manifest['shards'])} shards are as the manifest says")
 
 
-@main.command(short_help="Count what a set holds, and what was left out.")
+@main.command(short_help="Count what a set holds and what was left out.")
 @SHARDS
 @JSON
 def inspect(shards: Path, as_json: bool) -> None:
@@ -216,14 +218,18 @@ def inspect(shards: Path, as_json: bool) -> None:
     _echo(bad_lines(manifest))
 
 
-@main.command(short_help="Draw one sample, or many, small.")
+@main.command(short_help="Draw one sample, or a contact sheet of many.")
 @SHARDS
-@click.option("--key", help="A sample's key; without it the first of those with the most labels.", show_default=False)
-@click.option("--contact-sheet", "count", type=click.IntRange(min=1), help="So many samples of the set, small.")
-@click.option("--out", default="panel.png", type=click.Path(dir_okay=False, path_type=Path), help="The picture.")
+@click.option("--key", help="Key of the sample; by default the first sample with the most labels.", show_default=False)
+@click.option(
+    "--contact-sheet", "count", type=click.IntRange(min=1), help="Draw this many samples of the set, each small."
+)
+@click.option(
+    "--out", default="panel.png", type=click.Path(dir_okay=False, path_type=Path), help="Picture file to write."
+)
 @JSON
 def show(shards: Path, key: str | None, count: int | None, out: Path, as_json: bool) -> None:
-    """Draw one sample: boxes, classes, depth and steering in one picture; or many samples, small."""
+    """Draw one sample with boxes, classes, depth and steering, or a contact sheet of many samples."""
     shard_set = ShardSet(shards)
     refs = [ref for split in SPLITS for ref in shard_set.samples(split)]
     if not refs:
@@ -244,10 +250,10 @@ def show(shards: Path, key: str | None, count: int | None, out: Path, as_json: b
         click.echo(f"wrote {out}: {what}")
 
 
-@main.command(short_help="Print the conversion rules as TOML, or what differs in a set.")
+@main.command(short_help="Print the conversion rules, or their difference from a set's.")
 @RULES
 @click.option("--diff", "shards", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Only what differs from the rules of this set.")  # fmt: skip
+              help="Print only the differences from the rules of this set.")  # fmt: skip
 @JSON
 def rules(rules: Any, shards: Path | None, as_json: bool) -> None:
     """Print the effective rules as TOML that --rules accepts, with fingerprints as comments."""
@@ -269,12 +275,12 @@ def rules(rules: Any, shards: Path | None, as_json: bool) -> None:
 
 @main.command(short_help="Write a small synthetic A2D2.")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--scenes", type=click.IntRange(min=1), default=3, help="Recordings.")
-@click.option("--frames", type=click.IntRange(min=1), default=40, help="Frames a scene.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Same seed, same bytes.")
+@click.option("--scenes", type=click.IntRange(min=1), default=3, help="Number of scenes.")
+@click.option("--frames", type=click.IntRange(min=1), default=40, help="Frames per scene.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="The same seed gives the same bytes.")
 @WORKERS
 def synth(out: Path, scenes: int, frames: int, seed: int, workers: int) -> None:
-    """Write a small synthetic A2D2 into OUT: the same tars, names, keys and dtypes, a drawn world."""
+    """Write a small synthetic A2D2 into OUT: the same tars, names, keys and dtypes, with drawn images."""
     from synth.dataset import write_dataset
 
     with ProgressBar(scenes * frames, "frames") as progress:

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what their values may be."""
+"""Options that several commands share, with checks of their values."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         return cores  # no cgroup, or `max`: no quota
 
 
-JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 SHARDS = click.argument("shards", type=click.Path(exists=True, file_okay=False, path_type=Path))
 CAMERA = click.option(
     "--camera", "cameras", multiple=True, type=click.Choice([*CAMERAS.values(), "all"]), default=["front_center"],
-    metavar="NAME", help=f"{', '.join(CAMERAS.values())} or all; may repeat.",
+    metavar="NAME", help=f"{', '.join(CAMERAS.values())} or all; can be given several times.",
 )  # fmt: skip
 WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), default=usable_cores, show_default="all cores",
-    help="Processes.",
+    help="Number of worker processes.",
 )  # fmt: skip
 
 
