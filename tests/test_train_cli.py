@@ -281,7 +281,7 @@ def test_stopped_before_the_first_checkpoint_it_starts_anew(
         (("--mode", "asymmetric", "--width", "-1"), "network.width must be above 0"),
         (("--mode", "asymmetric", "--config", "/nowhere.toml"), "got /nowhere.toml: No such file or directory"),
         (("--mode", "asymmetric", "--shards", "/nowhere"), "got /nowhere: there is no such folder"),
-        (("--mode", "asymmetric", "--init-from", "/nowhere.pt"), "checkpoint /nowhere.pt is no file"),
+        (("--mode", "asymmetric", "--init-from", "/nowhere.pt"), "got /nowhere.pt: there is no such file"),
         (("--mode", "asymmetric", "--steps", "3"), "No such option"),
         (("--mode", "asymmetric", "--keep-labels", "boxes"), "must be TASK=X, got boxes"),
         (("--mode", "asymmetric", "--best", "mIoU"), "best must be one of loss, steering MAE"),
