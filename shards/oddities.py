@@ -29,7 +29,7 @@ def measure_sample(meta: Mapping[str, Any], pixels: int) -> Measures:
     for task, name in (("steering", "bus_offset_ms"), ("depth", "lidar_offset_ms")):
         if "offset_ms" in meta.get(task, {}):
             measures[name] = meta[task]["offset_ms"]
-    if "unknown_colour" in (classes := meta.get("segmentation", {})):
+    if "pixels" in (classes := meta.get("segmentation", {})):
         measures["unknown_colour"] = round(classes["unknown_colour"] / max(1, pixels - classes.get("outside", 0)), 6)
     boxes = meta.get("boxes", {})
     if "boxes" in boxes or "unknown_classes" in boxes:
