@@ -130,10 +130,11 @@ def test_png_is_white_with_a_plot_in_colour() -> None:
 def test_a_home_folder_that_cannot_be_written_and_own_settings_change_nothing(tmp_path: Path) -> None:
     """On a cluster's node there may be no home; a matplotlibrc of the user's would change the figures."""
     (tmp_path / "matplotlibrc").write_text("font.size: 30\naxes.facecolor: red\n")
-    program = (
-        "from train.report.plots import BLUE, Curve, Plot, line_figure, to_svg\n"
-        "print(to_svg(line_figure([Plot('depth', 'epoch', 'loss', [Curve([(1, 1.0), (2, 2.0)], BLUE)])], 1), 'x'))"
-    )
+    program = """
+from train.report.plots import *
+plot = Plot("depth", "epoch", "loss", [Curve([(1, 1.0), (2, 2.0)], BLUE)])
+print(to_svg(line_figure([plot], 1), "x"))
+"""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1]), "HOME": "/proc/none"}
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True,
                           check=True)  # fmt: skip
