@@ -124,43 +124,55 @@ def _is_light(colour: tuple[int, ...]) -> bool:
     return float(np.dot(colour, (0.299, 0.587, 0.114))) > 110  # luma, ITU-R BT.601
 
 
-def steering_dial(angles_deg: Sequence[float], size_px: int, alike: Sequence[Sequence[float]] = ()) -> Picture:
-    """A steering wheel turned by the last angle, with the window's values as a curve under it; left is negative.
+def steering_dial(
+    angles_deg: Sequence[float], size_hw: tuple[int, int], alike: Sequence[Sequence[float]] = ()
+) -> Picture:
+    """A steering wheel turned by the last angle, and the window's values as a curve; left is negative.
 
-    `alike` are windows shown beside it: the curves of all have one scale.
+    The curve lies under the wheel or, where the picture is much wider than high, beside it. `alike` are windows shown
+    near this one: the curves of all have one scale.
     """
-    canvas = Image.new("RGB", (size_px, size_px), _GROUND)
+    height, width = size_hw
+    wide = width >= 1.5 * height
+    canvas = Image.new("RGB", (width, height), _GROUND)
     draw = ImageDraw.Draw(canvas)
-    font = _font(max(10, size_px // 20))
-    centre, radius, last = (size_px / 2, size_px * 0.32), size_px * 0.22, angles_deg[-1]
+    side = height if wide else min(height, width)  # of the square that the wheel, or wheel and curve, are drawn in
+    font = _font(max(10, side // 20))
+    centre, radius, last = (side / 2, side * 0.32), side * 0.22, angles_deg[-1]
     ring = (centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius)
-    draw.ellipse(ring, outline=_WORDS, width=max(2, size_px // 40))
+    draw.ellipse(ring, outline=_WORDS, width=max(2, side // 40))
     for spoke_deg in (-180.0, -90.0, 0.0):
         turn = np.deg2rad(last + spoke_deg - 90)
         tip = (centre[0] + radius * np.cos(turn), centre[1] + radius * np.sin(turn))
         colour = (230, 159, 0) if spoke_deg == 0 else _WORDS
-        draw.line((*centre, *tip), fill=colour, width=max(2, size_px // 40))
-    side = "left" if last < 0 else "right" if last > 0 else "straight"
-    draw.text((size_px * 0.06, size_px * 0.58), f"{abs(last):.1f} deg {side}", fill=_WORDS, font=font)
+        draw.line((*centre, *tip), fill=colour, width=max(2, side // 40))
+    direction = "left" if last < 0 else "right" if last > 0 else "straight"
+    draw.text((side * 0.06, side * 0.58), f"{abs(last):.1f} deg {direction}", fill=_WORDS, font=font)
     limit = max(10.0, *(abs(angle) for window in (angles_deg, *alike) for angle in window))
-    _draw_curve(draw, angles_deg, size_px, font, limit)
+    box = (side, 0.1 * height, 0.96 * width, 0.9 * height) if wide else (0.0, 0.70 * side, 0.94 * side, 0.94 * side)
+    _draw_curve(draw, angles_deg, box, font, limit)
     return np.asarray(canvas)
 
 
 def _draw_curve(
-    draw: ImageDraw.ImageDraw, angles_deg: Sequence[float], size_px: int, font: ImageFont.FreeTypeFont, limit: float
+    draw: ImageDraw.ImageDraw,
+    angles_deg: Sequence[float],
+    box: tuple[float, float, float, float],
+    font: ImageFont.FreeTypeFont,
+    limit: float,
 ) -> None:
-    left, right, top, bottom = 0.16 * size_px, 0.94 * size_px, 0.70 * size_px, 0.94 * size_px
-    middle = (top + bottom) / 2
-    draw.line((left, middle, right, middle), fill=(110, 110, 110))
+    """The values between -limit and limit, with these two written at the left of the box."""
+    left, top, right, bottom = box
+    start, middle = left + 3.2 * font.size, (top + bottom) / 2
+    draw.line((start, middle, right, middle), fill=(110, 110, 110))
     for value, y in ((limit, top), (-limit, bottom)):
-        draw.text((0, y - font.size / 2), f"{value:+.0f}", fill=_FAINT, font=font)
+        draw.text((left, y - font.size / 2), f"{value:+.0f}", fill=_FAINT, font=font)
     steps = max(1, len(angles_deg) - 1)
     points = [
-        (left + (right - left) * step / steps, middle - (bottom - top) / 2 * angle / limit)
+        (start + (right - start) * step / steps, middle - (bottom - top) / 2 * angle / limit)
         for step, angle in enumerate(angles_deg)
     ]
-    draw.line(points, fill=(86, 180, 233), width=max(1, size_px // 120))
+    draw.line(points, fill=(86, 180, 233), width=max(1, round(font.size / 6)))
 
 
 def depth_scale(height_px: int, max_m: float) -> Picture:
@@ -240,7 +252,7 @@ def panel(
         seen = np.where((coloured == 0).all(axis=2, keepdims=True), grey(image) // 4, coloured).astype(np.uint8)
         plots.append(titled(np.hstack([seen, depth_scale(side, max_m)]), "depth", line))
     width = side - line if angles_deg and segmentation is None else side // 2  # a dial alone fills the height
-    dial = np.full((1, width, 3), 24, np.uint8) if not angles_deg else steering_dial(angles_deg, width)
+    dial = np.full((1, width, 3), 24, np.uint8) if not angles_deg else steering_dial(angles_deg, (width, width))
     column = [titled(dial, "steering" if angles_deg else "steering absent", line)]
     if segmentation is not None:
         left_px = side - column[0].shape[0]

@@ -19,6 +19,7 @@ from train.cli import console, report
 from train.config import dump_toml
 from train.engine.evaluate import metric_rows, part_rows
 from train.presets import build_config
+from train.report.figures import validation_curves
 from train.report.report import summary_of, title_of
 from train.report.runs import (
     ASYMMETRIC,
@@ -270,6 +271,19 @@ def test_the_worst_and_the_best_samples_of_each_column(tmp_path: Path):
     assert losses == 2 * ["loss 7.50", "loss 7.25", "loss 0.1250"]
     assert text.count('alt="boxes of b_c_2: label"') == text.count('alt="boxes of b_c_2: loss 7.50"') == 1
     assert [text.count(f'name="{name}"') for name in ("task", "kind")] == [3, 3]
+
+
+def test_a_curve_per_seed_with_a_dot_at_its_best_epoch_and_their_mean(four: list[Path]):
+    columns = build_columns(load_runs(four)[0])
+    first, second, mean, symmetric, *_ = validation_curves(columns, "depth")
+    assert [list(curve.points) for curve in (first, second, mean)] == [
+        [(1, 5.0), (2, 2.5)], [(1, 7.0), (2, 3.5)], [(1, 6.0), (2, 3.0)]
+    ]  # fmt: skip
+    assert [list(curve.marked) for curve in (first, second, mean)] == [[(1, 5.0)], [(1, 7.0)], []]
+    assert [curve.thin for curve in (first, second, mean, symmetric)] == [True, True, False, False]
+    over_images = validation_curves(columns[:1], "depth", over_images=True)[0]
+    assert (over_images.points, over_images.marked) == ([(600, 5.0), (1200, 2.5)], [(600, 5.0)])
+    assert validation_curves(columns, "depth", "MAE") == [], "these runs have no metrics in their lines"
 
 
 def test_settings_that_differ_are_told_per_column(four: list[Path], tmp_path: Path):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,3 +125,18 @@ def test_png_is_white_with_a_plot_in_colour() -> None:
     assert pixels.shape == (416, 736, 3)
     assert (pixels[0, 0] == 255).all()
     assert (pixels == (0x00, 0x72, 0xB2)).all(2).sum() > 100
+
+
+def test_a_home_folder_that_cannot_be_written_and_own_settings_change_nothing(tmp_path: Path) -> None:
+    """On a cluster's node there may be no home; a matplotlibrc of the user's would change the figures."""
+    (tmp_path / "matplotlibrc").write_text("font.size: 30\naxes.facecolor: red\n")
+    program = """
+from train.report.plots import *
+plot = Plot("depth", "epoch", "loss", [Curve([(1, 1.0), (2, 2.0)], BLUE)])
+print(to_svg(line_figure([plot], 1), "x"))
+"""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1]), "HOME": "/proc/none"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout.strip() == to_svg(line_figure([plot_of(1.0, 2.0)], 1), "x").strip()

@@ -21,6 +21,7 @@ from shards.codec import decode_image
 from shards.draw import Box
 from shards.geometry import FRONT_CENTER
 from shards.reader import ShardSet
+from shards.schema import TASKS
 from tests.numbered_films import Film, write_film
 from tests.test_export import write_checkpoint
 from tests.tiny_shards import write_tiny_shards
@@ -30,10 +31,11 @@ from train.deploy.film_decode import FilmFrame
 from train.deploy.image_file import read_image
 from train.deploy.inference import load_inference_model
 from train.deploy.inputs import Frame, find_sources
-from train.deploy.output_folder import OutputFolder
+from train.deploy.output_folder import OutputFolder, draw_prediction
 from train.deploy.predictor import Prediction, Predictor, predict_frames
 from train.deploy.undistort import FrameUndistorter, Undistorter, camera_of
 from train.engine.checkpoint import load_checkpoint
+from train.sample_pieces import picture_context
 from train.stop import Stopped
 from train.tasks.box_grid import detections
 from train.tasks.path_overlay import (
@@ -506,3 +508,16 @@ def test_a_stop_keeps_what_is_written(checkpoint: Path, tmp_path: Path):
             stopping=lambda: bool(written),
         )  # fmt: skip
     assert 2 <= len(written) < 6
+
+
+@pytest.mark.parametrize(("tasks", "across"), [(("depth",), 2), (("depth", "steering"), 3), (TASKS, 2)])
+def test_no_place_in_a_picture_stays_empty(tasks: tuple[str, ...], across: int):
+    """Four pictures are two rows of two, three are one row."""
+    values = {"depth": np.full((64, 64), 9, np.float32), "steering": [1.0] * 10, "boxes": [],
+              "segmentation": np.zeros((64, 64), np.uint8)}  # fmt: skip
+    found = Prediction(64, 64, {task: values[task] for task in tasks})
+    drawn = draw_prediction(np.full((64, 64, 3), 90, np.uint8), found, "x", picture_context(64, 123.0))
+    alone = draw_prediction(np.full((64, 64, 3), 90, np.uint8), Prediction(64, 64, {}), "x", picture_context(64, 123.0))
+    assert drawn.shape[1] // alone.shape[1] == across
+    for half in np.array_split(drawn[-960:, -900:], 2):
+        assert (half != 24).any()

@@ -186,22 +186,25 @@ def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def draw_prediction(image: Picture, found: Prediction, title: str, context: TaskContext) -> Picture:
-    """Draw what the heads predict, two pictures a row: on the image itself, then each task's own picture.
+    """Draw what the heads predict, two pictures a row, or three: on the image itself, then each task's own picture.
 
-    The dial and the legends come last, beside each other.
+    The dial and the legends come last, under each other.
     """
     longer = max(found.width_px, found.height_px)
     width, height = (max(1, round(_PICTURE_PX * side / longer)) for side in (found.width_px, found.height_px))
     how = cv2.INTER_AREA if longer > _PICTURE_PX else cv2.INTER_CUBIC
     image, found = np.asarray(cv2.resize(image, (width, height), interpolation=how)), found.resized(width, height)
     drawn, panels, gauges = image, [], []
-    side = max(_LEAST_PX, height // 2)
+    probe = (_LEAST_PX, _LEAST_PX)
+    gauging = [task for task in found.values if DEFINITIONS[task].gauge(found.values[task], context, probe) is not None]
+    gauge_hw = (max(_LEAST_PX, height // max(1, len(gauging)) - _LINE_PX), width)
     for task, value in found.values.items():
         definition = DEFINITIONS[task]
         drawn = definition.overlay(drawn, value)
         panel = definition.panel(image, value, context)
-        gauge = definition.gauge(value, context, (side, _PICTURE_PX - side))
+        gauge = definition.gauge(value, context, gauge_hw) if task in gauging else None
         panels += [] if panel is None else [titled(panel, task, _LINE_PX)]
         gauges += [] if gauge is None else [titled(gauge, task, _LINE_PX)]
-    pictures = [titled(drawn, title, _LINE_PX), *panels, *([beside(gauges)] if gauges else [])]
-    return stack_panels([beside(pictures[first : first + 2]) for first in range(0, len(pictures), 2)])
+    pictures = [titled(drawn, title, _LINE_PX), *panels, *([np.vstack(gauges)] if gauges else [])]
+    across = 3 if len(pictures) == 3 else 2  # no place in the picture stays empty
+    return stack_panels([beside(pictures[first : first + across]) for first in range(0, len(pictures), across)])

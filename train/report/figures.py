@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,7 +22,7 @@ from train.report.plots import (
     to_png,
     to_svg,
 )
-from train.report.runs import Cell, Column, RunResult, mean_of
+from train.report.runs import Column, mean_of
 from train.report.tables import Table, breakdown_rows
 from train.report.text import best_constant, in_unit, number
 from train.tasks import DEFINITIONS, all_metrics
@@ -29,68 +30,55 @@ from train.tasks.definition import Metric
 
 _SHOWN_PARTS = 16  # of a task's classes, the commonest; its table has all of them
 
-PointsOf = Callable[[RunResult], list[Point]]
+Lines = Sequence[Mapping[str, Any]]  # of metrics.jsonl
 
 
-def validation_points(run: RunResult, x: str, value_of: Callable[[Mapping[str, Any]], float | None]) -> list[Point]:
-    """(epochs or images seen, value) of each validation where the value was measured."""
-    found = [(line.get("counts", {}).get(x), value_of(line)) for line in run.lines if line.get("kind") == "epoch"]
-    return [(float(place), value) for place, value in found if place is not None and value is not None]
+def validation_points(lines: Lines, task: str, metric: str | None = None, *, over_images: bool = False) -> list[Point]:
+    """(epoch or images seen, loss or metric of the task) of each validation that measured it."""
+    points: list[Point] = []
+    for line in lines:
+        if line.get("kind") == "epoch":
+            value = (line.get("val_losses") or {}).get(task)
+            if metric is not None:
+                rows = [row for row in line.get("metrics", ()) if (row["task"], row["metric"]) == (task, metric)]
+                value = rows[0]["value"] if rows else None
+            if value is not None:
+                points.append((line["counts"]["images"] if over_images else line["epoch"], value))
+    return points
 
 
-def _loss_of(task: str) -> Callable[[Mapping[str, Any]], float | None]:
-    return lambda line: line.get("val_losses", {}).get(task)
+def validation_curves(
+    columns: Sequence[Column], task: str, metric: str | None = None, *, over_images: bool = False
+) -> list[Curve]:
+    """The columns' curves of a loss or metric: a thin one per seed with a dot at the best epoch, and their mean.
 
-
-def _value_of(metric: Metric) -> Callable[[Mapping[str, Any]], float | None]:
-    return lambda line: next((row["value"] for row in line.get("metrics", ())
-                              if (row["task"], row["metric"]) == (metric.task, metric.name)), None)  # fmt: skip
-
-
-def seed_curves(colour: str, runs: Cell, points_of: PointsOf) -> list[Curve]:
-    """A thin curve per seed and their mean over them, or one curve where there is one seed.
-
-    A dot marks each run's best epoch. The mean ends where the shortest run ends.
+    Where there is one seed there is one curve. A mean ends where the shortest run ends.
     """
-    held = [(run, points) for run in runs if (points := points_of(run))]
-    if not held:
-        return []
-    marked = [_at_best_epoch(run, points) for run, points in held]
-    if len(held) == 1:
-        return [Curve(held[0][1], colour, marked=marked[0])]
-    steps = range(min(len(points) for _, points in held))
-    mean = [(fmean(points[i][0] for _, points in held), fmean(points[i][1] for _, points in held)) for i in steps]
-    seeds = [Curve(points, colour, thin=True, marked=dots) for (_, points), dots in zip(held, marked, strict=True)]
-    return [*seeds, Curve(mean, colour)]
-
-
-def _at_best_epoch(run: RunResult, points: Sequence[Point]) -> list[Point]:
-    """The point of the epoch whose weights are in best.pt, if it was measured."""
-    measured = [line["epoch"] for line in run.lines if line.get("kind") == "epoch"]
-    best = run.record.get("epoch")
-    return [points[measured.index(best)]] if best in measured and len(measured) == len(points) else []
+    curves: list[Curve] = []
+    for column in columns:
+        seeds = []
+        for run in column.cells.get(task, []):
+            points = validation_points(run.lines, task, metric, over_images=over_images)
+            epochs = [epoch for epoch, _ in validation_points(run.lines, task, metric)]
+            best = [point for point, epoch in zip(points, epochs, strict=True) if epoch == run.record.get("epoch")]
+            seeds += [Curve(points, column.colour, thin=True, marked=best)] if points else []
+        if len(seeds) > 1:
+            together = list(zip(*(seed.points for seed in seeds), strict=False))
+            mean = [(fmean(x for x, _ in at), fmean(y for _, y in at)) for at in together]
+            curves += [*seeds, Curve(mean, column.colour)]
+        else:
+            curves += [replace(seed, thin=False) for seed in seeds]
+    return curves
 
 
 def loss_figure(columns: Sequence[Column]) -> str:
     """Figure 4.1 of the thesis: a row per task, over epochs and over images; empty where nothing was measured."""
     plots = []
     for task in TASKS:
-        curves = _task_curves(columns, task, "epochs", _loss_of(task))
-        if curves:
+        if curves := validation_curves(columns, task):
             plots.append(Plot(task, "epoch", DEFINITIONS[task].words.loss, curves))
-            over_images = _task_curves(columns, task, "images", _loss_of(task))
-            plots.append(Plot("", "images seen in training", "", over_images))
+            plots.append(Plot("", "images seen in training", "", validation_curves(columns, task, over_images=True)))
     return to_svg(line_figure(plots, 2, share_y="row", size_in=(5.6, 2.5)), "losses") if plots else ""
-
-
-def _task_curves(
-    columns: Sequence[Column], task: str, x: str, value_of: Callable[[Mapping[str, Any]], float | None]
-) -> list[Curve]:
-    curves = []
-    for column in columns:
-        runs = column.cells.get(task, [])
-        curves += seed_curves(column.colour, runs, lambda run: validation_points(run, x, value_of))
-    return curves
 
 
 def loss_table(columns: Sequence[Column]) -> Table:
@@ -98,11 +86,10 @@ def loss_table(columns: Sequence[Column]) -> Table:
     rows = []
     for task in TASKS:
         for column in columns:
-            curves = _task_curves([column], task, "epochs", _loss_of(task))
-            if curves:
+            if curves := validation_curves([column], task):
                 values = [value for _, value in curves[-1].points]
                 told = map(number, (values[0], values[-1], min(values)))
-                rows.append([task, column.name, *told, f"{values[0] / values[-1]:.2f}"])
+                rows.append([task, column.name, *told, f"{values[0] / values[-1]:.2f}" if values[-1] else "–"])
     head = ["loss", "regime", "first epoch", "last epoch", "lowest", "first / last"]
     return Table("Validation losses, means over seeds.", head, rows, words=2)
 
@@ -111,13 +98,11 @@ def metric_figure(columns: Sequence[Column]) -> str:
     """Every metric over the epochs beside the best constant prediction; empty where nothing was measured."""
     plots = []
     for metric in all_metrics():
-        curves = _task_curves(columns, metric.task, "epochs", _value_of(metric))
-        if curves:
-            last = max(x for curve in curves for x, _ in curve.points)
-            first = min(x for curve in curves for x, _ in curve.points)
+        if curves := validation_curves(columns, metric.task, metric.name):
+            epochs = [epoch for curve in curves for epoch, _ in curve.points]
             constant = _best_constant(columns, metric)
             if constant is not None:
-                curves.append(Curve([(first, constant), (last, constant)], GREY, dashed=True))
+                curves.append(Curve([(min(epochs), constant), (max(epochs), constant)], GREY, dashed=True))
             arrow = "↑" if metric.higher_is_better else "↓"
             label = f"{metric.name}{in_unit(metric.unit, ', ')}"
             plots.append(Plot(f"{metric.task} {metric.name} {arrow}", "epoch", label, curves))
@@ -151,20 +136,22 @@ def breakdown_figure(task: str, columns: Sequence[Column]) -> str:
     return to_svg(bar_figure(names, series, label, marks), f"{task}-parts")
 
 
-def draw_losses(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+def draw_losses(path: Path, lines: Lines) -> None:
     """Write a PNG with each task's training and validation loss over the epochs; nothing where there is none."""
-    train, val = training_losses(lines), _validation_losses(lines)
-    plots = []
+    train, plots = training_losses(lines), []
     for task in TASKS:
-        curves = [Curve(train.get(task, []), BLUE, "train"), Curve(val.get(task, []), ORANGE, "validation")]
-        if any(curve.points for curve in curves):
-            plots.append(Plot(task, "epoch", DEFINITIONS[task].words.loss, [curve for curve in curves if curve.points]))
+        curves = [
+            Curve(train.get(task, []), BLUE, "train"),
+            Curve(validation_points(lines, task), ORANGE, "validation"),
+        ]
+        if shown := [curve for curve in curves if curve.points]:
+            plots.append(Plot(task, "epoch", DEFINITIONS[task].words.loss, shown))
     if plots:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, to_png(line_figure(plots, min(2, len(plots)))))
 
 
-def training_losses(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
+def training_losses(lines: Lines) -> dict[str, list[Point]]:
     """(epoch, mean training loss) by task.
 
     An epoch has a line for each stretch between two checkpoints; their means are weighted by the number of labels.
@@ -183,12 +170,3 @@ def training_losses(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]
         ]
         for task, epochs in found.items()
     }
-
-
-def _validation_losses(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
-    points: dict[str, list[Point]] = {}
-    for line in lines:
-        if line["kind"] == "epoch":
-            for task, loss in (line.get("val_losses") or {}).items():
-                points.setdefault(task, []).append((line["epoch"], loss))
-    return points

@@ -43,7 +43,7 @@ def _row(pieces: Pieces, title: str, values: Values, others: Values) -> Picture:
     image = np.asarray(cv2.resize(pieces.image, large, interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
     drawn, panels, gauges = image, [], []
     gauge_tasks = [task for task in values if DEFINITIONS[task].gauge(values[task], pieces.context, large) is not None]
-    gauge_hw = (side // max(1, len(gauge_tasks)) - _LINE_PX, side // 2)
+    gauge_hw = (side - _LINE_PX, side) if len(gauge_tasks) < 2 else (side // len(gauge_tasks) - _LINE_PX, side // 2)
     for task, definition in DEFINITIONS.items():
         if task not in values and task not in others:
             continue

@@ -148,7 +148,7 @@ class Segmentation:
     ) -> Picture | None:
         """A legend of the classes with their shares of the pixels."""
         height_px, width_px = size_hw
-        return class_legend(value, width_px, height_px, _LEGEND_LINE_PX)
+        return class_legend(value, width_px, height_px, max(_LEGEND_LINE_PX, height_px // 14))
 
     def tile(self, image: Picture, value: NDArray[np.uint8], context: TaskContext, side_px: int) -> Picture | None:
         """Class colours over the image."""

@@ -134,8 +134,8 @@ class Steering:
     def gauge(
         self, value: list[float], context: TaskContext, size_hw: tuple[int, int], alike: Sequence[Any] = ()
     ) -> Picture | None:
-        """A dial of the wheel with the ten values under it, as wide as it is high."""
-        return steering_dial(value, size_hw[0], alike)
+        """A dial of the wheel with the ten values under it or beside it."""
+        return steering_dial(value, size_hw, alike)
 
     def tile(self, image: Picture, value: list[float], context: TaskContext, side_px: int) -> Picture | None:
         """`curve` shows it."""
