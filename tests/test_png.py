@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 import zlib
 
@@ -148,3 +149,41 @@ def test_damaged_pixels_are_noticed_past_the_decoder_too() -> None:
     short = data[:33] + chunk(b"IDAT", zlib.compress(bytes(16 * 25 - 1))) + data[-12:]
     with pytest.raises(ValueError, match="must hold 400 bytes of pixels, got 399"):
         decode_grey_into(short, np.empty((16, 24), np.uint8))
+
+
+def test_libpng_prints_nothing(capfd: pytest.CaptureFixture[str]):
+    """What is wrong with a file is one ValueError; libpng's own lines would reach a terminal without a file's name."""
+    draw = np.random.default_rng(0)
+    grey = RGB[..., 0]
+    deep = bytes(cv2.imencode(".png", grey.astype(np.uint16) * 200)[1])
+    sizes = chunk(b"IDAT", zlib.compress(bytes(16 * (1 + 48)) + b"more"))
+    files = [
+        with_chunk(deep, chunk(kind, content))
+        for kind, content in (
+            (b"iCCP", b"x\0\0abc"),
+            (b"pHYs", bytes(12)),
+            (b"tRNS", b"x"),
+            (b"gAMA", bytes(4)),
+            (b"sRGB", b"\7"),
+        )
+    ]
+    files += [deep[:33] + sizes + deep[-12:]]
+    for _ in range(200):
+        torn = bytearray(deep)
+        torn[draw.integers(8, 29)] = draw.integers(256)
+        at = draw.integers(41, len(deep) - 16)
+        torn[at] = draw.integers(256)
+        start, size = deep.index(b"IDAT") + 4, len(deep) - 12 - 4 - deep.index(b"IDAT") - 4
+        header, pixels = chunk(b"IHDR", bytes(torn[16:29])), chunk(b"IDAT", bytes(torn[start : start + size]))
+        files.append(deep[:8] + header + pixels + deep[-12:])
+    whole = 0
+    for data in files:
+        try:
+            decode_png(data)
+            whole += 1
+        except ValueError:
+            pass
+    assert 3 < whole < len(files) // 2
+    ctypes.CDLL(None).fflush(None)  # C's own buffers
+    captured = capfd.readouterr()
+    assert captured.err == captured.out == ""
