@@ -32,7 +32,7 @@ _COPIES = (aten._to_copy.default, aten.copy_.default)
 
 @dataclass(frozen=True)
 class Output:
-    """One tensor that an operation gave; not the tensor itself, which modules may only swap while nobody else has it."""
+    """One tensor that an operation gave; not the tensor, which a module may swap only while it alone has it."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -195,7 +195,7 @@ def fake_gpu() -> Iterator[Recorder]:
         "current_stream": lambda device=None: NoStream(),
     }
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(Tensor, "record_stream", lambda tensor, stream: None))
+        stack.enter_context(mock.patch.object(Tensor, "record_stream"))
         for name, stand_in in stand_ins.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, stand_in))
         torch._C._ensureCUDADeviceGuardSet()

@@ -27,13 +27,16 @@ from shards.schema import TASKS
 from tests.fake_cuda import CUDA, Recorder, fake_gpu
 from tests.made_up import CONTEXT, MadeUp
 from tests.tiny_shards import write_tiny_shards
+from train.cli.console import Console
 from train.config import RunConfig
 from train.data.order import Item, group_reads
 from train.data.plan import MicroBatch, plan_batches
 from train.data.regimes import plan_epoch
 from train.data.stream import Stream
+from train.engine import run as running
 from train.engine.baselines import score_groups
 from train.engine.evaluate import evaluate
+from train.engine.loop import train
 from train.engine.objective import Objective
 from train.engine.step import TrainingStep
 from train.presets import build_config
@@ -130,17 +133,13 @@ def watch_measuring(precision: str, recorder: Recorder) -> Report:
 
 def watch_command(precision: str, recorder: Recorder) -> Report:
     """`amtl-train`, first step to last line; checkpoints, which no fake tensor can be written to, are left out."""
-    from train.cli.console import Console
-    from train.engine import run as running
-    from train.engine.loop import train
-
     with tempfile.TemporaryDirectory() as folder:
         shards = write_tiny_shards(Path(folder) / "shards")
         config = build_config(
             {"mode": "asymmetric", "shards": str(shards), "out": str(Path(folder) / "run"), "precision": precision,
              "epochs": 1, "device": "cuda", "threshold": THRESHOLDS, "measure_every": 1,
              "network": {"weights": "none", "backbone": "resnet18", "width": 0.125}})  # fmt: skip
-        with mock.patch.object(running, "save_checkpoint", lambda *_, **__: None):
+        with mock.patch.object(running, "save_checkpoint"):
             run = running.prepare(config, resume=False, stopping=lambda: False, reporter=Console(quiet=True))
             train(run, Console(quiet=True))
             run.close()

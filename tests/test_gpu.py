@@ -18,6 +18,8 @@ import torch
 
 from models.norms import group_norm
 from tests.fake_gpu_cases import cases
+from train.config import Precision
+from train.engine import precision
 
 ROOT = Path(__file__).parents[1]
 TORCH = Path(torch.__file__).parent
@@ -34,8 +36,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("gpu")
     library, out = folder / "fake_cuda_hooks.so", folder / "reports.json"
     built = subprocess.run(
-        [compiler, "-std=c++20", "-shared", "-fPIC", "-O0", f"-I{TORCH}/include", str(ROOT / "tests/fake_cuda_hooks.cpp"),
-         "-o", str(library), f"-L{TORCH}/lib", "-lc10", f"-Wl,-rpath,{TORCH}/lib"],
+        [compiler, "-std=c++20", "-shared", "-fPIC", "-O0", f"-I{TORCH}/include",
+         str(ROOT / "tests/fake_cuda_hooks.cpp"), "-o", str(library), f"-L{TORCH}/lib", "-lc10"],
         capture_output=True, text=True, check=False)  # fmt: skip
     if built.returncode:
         pytest.skip(f"the hooks of a fake GPU do not build here: {built.stderr.splitlines()[0]}")
@@ -92,3 +94,33 @@ def test_the_gpus_group_norm_is_pytorchs(groups: int, dtype: torch.dtype) -> Non
     tolerance = {"rtol": 0, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 2e-2, "atol": 4e-2}
     for ours_of, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours_of, theirs, **tolerance)
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "flags", "expected"),
+    [("cuda", 8, "", "bf16"), ("cuda", 7, "amx_bf16", "fp32"), ("cpu", 8, "fpu avx512_bf16", "bf16"),
+     ("cpu", 8, "fpu amx_bf16", "bf16"), ("cpu", 8, "fpu avx512f avx512_bf16x", "fp32")],
+    ids=["Ampere", "Turing", "AVX512-BF16", "AMX", "AVX-512 alone"],
+)  # fmt: skip
+def test_auto_is_bf16_where_the_device_computes_in_it(
+    device: str, capability: int, flags: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(precision, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (capability, 0))
+    found, line = precision.settle_precision("auto", torch.device(device))
+    assert found == expected
+    assert line is not None
+    assert f"is {expected}" in line
+    assert precision.settle_precision("tf32", torch.device(device)) == ("tf32", None)
+
+
+@pytest.mark.parametrize(("name", "rounded"), [("fp32", False), ("bf16", False), ("tf32", True)])
+def test_float32_is_rounded_where_tf32_was_asked_for(
+    name: Precision, rounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
+        monkeypatch.setattr(backend, "allow_tf32", not rounded)
+    precision.set_float32_mode(name)
+    assert torch.backends.cuda.matmul.allow_tf32 is rounded
+    assert torch.backends.cudnn.allow_tf32 is rounded
