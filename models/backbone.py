@@ -9,29 +9,26 @@ import http.client
 import pickle
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.densenet import DenseNet169_Weights, densenet169
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet, ResNet18_Weights, ResNet50_Weights
 
+from models.norms import convolve, norm_layer
+
 BACKBONES = ("resnet50", "resnet18")
 DENSENET = "densenet169"  # the encoder of DenseDepth, no backbone of the multi-task network
-NORMS = ("frozen", "group", "sample", "batch")
 STRIDES = (4, 8, 16, 32)  # px of the image per pixel of each of the four maps
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # RGB of ImageNet in 0..1: what torchvision's weights were trained with
 IMAGE_STD = (0.229, 0.224, 0.225)
 
-NORM_GROUPS = 32  # of Wu and He, "Group normalization"; divides every channel count of a ResNet
 FETCH_TIMEOUT_S = 15.0  # a firewall that drops packets must not hold a compute node
 
-_ARCHITECTURES = {"resnet50": (Bottleneck, (3, 4, 6, 3)), "resnet18": (BasicBlock, (2, 2, 2, 2))}
 _PUBLISHED = {
     "resnet50": ResNet50_Weights.IMAGENET1K_V2,
     "resnet18": ResNet18_Weights.IMAGENET1K_V1,
@@ -39,80 +36,38 @@ _PUBLISHED = {
 }
 
 
-class FrozenNorm(nn.BatchNorm2d):
-    """Batch norm by its running statistics alone, in training too; scale and shift stay trainable.
+class Folding(Bottleneck):
+    """torchvision's block, whose frozen norms are part of its convolutions."""
 
-    In training mode on one image, a batch norm would be an instance norm, and another function in eval mode.
-    """
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        return F.batch_norm(
-            maps, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-        )
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        maps = self.relu(convolve(self.conv1, self.bn1, x))
+        maps = self.relu(convolve(self.conv2, self.bn2, maps))
+        maps = convolve(self.conv3, self.bn3, maps)
+        return _added(self.relu, maps, x, self.downsample)
 
 
-class SampleNorm(nn.Module):
-    """Every image by its own mean and variance in training, as batch norm does with a batch of one.
+class FoldingBasic(BasicBlock):
+    """The same of the smaller ResNets."""
 
-    The running statistics, which eval mode uses, move as if the images had come one at a time in `order`, an image
-    once for each time that it comes up there: the row of each, negative where another of `ranks` processes holds it.
-    Ranks add their running statistics up after every forward pass. Parameters and buffers are named as batch norm's.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-
-    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        super().__init__()
-        self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-        self.register_buffer("num_batches_tracked", torch.tensor(0))
-        self.order: Sequence[int] | None = None  # None: every row once
-        self.ranks = 1
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        if not self.training:
-            return F.batch_norm(maps, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        self.follow(maps.detach())
-        # A group per channel: the same function, and F.instance_norm gives wrong gradients for a batch of one in
-        # channels-last format (torch 2.14; a test compares with batch norm).
-        return F.group_norm(maps, maps.shape[1], self.weight, self.bias, self.eps)
-
-    @torch.compiler.disable()
-    @torch.no_grad()
-    def follow(self, maps: Tensor) -> None:
-        """Move the running statistics by the images of (B, C, H, W); the order changes with every group."""
-        variances, means = torch.var_mean(maps.to(self.running_mean.dtype), (2, 3), correction=1)
-        self.advance(means, variances)
-
-    @torch.no_grad()
-    def advance(self, means: Tensor | None = None, variances: Tensor | None = None) -> None:
-        """Move the running statistics by the images' own, (B, C) each; without any, as a rank without images does."""
-        order = self.order if self.order is not None else range(0 if means is None else len(means))
-        kept = (1 - self.momentum) ** len(order)
-        self.num_batches_tracked += len(order)
-        for running, own in ((self.running_mean, means), (self.running_var, variances)):
-            running.mul_(kept / self.ranks)
-            if own is not None:
-                weights = [0.0] * len(own)
-                for place, row in enumerate(order):
-                    if row >= 0:
-                        weights[row] += self.momentum * (1 - self.momentum) ** (len(order) - 1 - place)
-                running.add_(own.new_tensor(weights) @ own)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        maps = self.relu(convolve(self.conv1, self.bn1, x))
+        maps = convolve(self.conv2, self.bn2, maps)
+        return _added(self.relu, maps, x, self.downsample)
 
 
-def follow_stream(network: nn.Module, order: Sequence[int], ranks: int = 1) -> list[SampleNorm]:
-    """Tell the network's sample norms which images come up, and when. Returns them."""
-    layers = [layer for layer in network.modules() if isinstance(layer, SampleNorm)]
-    for layer in layers:
-        layer.order, layer.ranks = order, ranks
-    return layers
+def _added(activation: nn.Module, maps: Tensor, inputs: Tensor, downsample: nn.Module | None) -> Tensor:
+    """Return the activation of the maps plus the block's input, brought to their shape where need be."""
+    if downsample is not None:
+        convolution, norm = downsample.children()
+        assert isinstance(convolution, nn.Conv2d)
+        inputs = convolve(convolution, norm, inputs)
+    result: Tensor = activation(maps + inputs)
+    return result
+
+
+_ARCHITECTURES = {"resnet50": (Folding, (3, 4, 6, 3)), "resnet18": (FoldingBasic, (2, 2, 2, 2))}
 
 
 class Backbone(ResNet):
@@ -130,25 +85,12 @@ class Backbone(ResNet):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, S, S) -> four (B, channels[i], S / STRIDES[i], S / STRIDES[i])."""
-        maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = self.maxpool(self.relu(convolve(self.conv1, self.bn1, images)))
         outputs = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             maps = stage(maps)
             outputs.append(maps)
         return tuple(outputs)
-
-
-def norm_layer(norm: str) -> Callable[[int], nn.Module]:
-    """A function from a number of channels to a norm layer; every norm has a scale and a shift per channel."""
-    if norm == "frozen":
-        return FrozenNorm
-    if norm == "group":
-        return partial(nn.GroupNorm, NORM_GROUPS)
-    if norm == "sample":
-        return SampleNorm
-    if norm == "batch":
-        return nn.BatchNorm2d
-    raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}: no other is built in")
 
 
 def find_weights(name: str, weights: str) -> tuple[dict[str, Tensor] | None, str]:

@@ -7,6 +7,7 @@ Source: Tan, Pang and Le, "EfficientDet" (BiFPN, fast normalised fusion), in the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -67,20 +68,29 @@ def fuse(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
     """
     positive = F.relu(weights)
     shares = positive / (positive.sum() + FUSION_EPS)
-    fused = shares[0] * maps[0]
-    for share, other in zip(shares[1:], maps[1:], strict=True):
-        fused = fused + share * other
+    with outside_autocast(maps[0]):
+        fused = shares[0] * maps[0]
+        for share, other in zip(shares[1:], maps[1:], strict=True):
+            fused = torch.addcmul(fused, other, share)
     return fused
+
+
+def outside_autocast(maps: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which the maps keep their precision; autocast would resize and add them in float32."""
+    kind = maps.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def up(maps: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, 2H, 2W), nearest."""
-    return F.interpolate(maps, scale_factor=2.0, mode="nearest")
+    with outside_autocast(maps):
+        return F.interpolate(maps, scale_factor=2.0, mode="nearest")
 
 
 def down(maps: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, H / 2, W / 2), nearest: every second row and column."""
-    return F.interpolate(maps, scale_factor=0.5, mode="nearest")
+    with outside_autocast(maps):
+        return F.interpolate(maps, scale_factor=0.5, mode="nearest")
 
 
 class BiFPN(nn.Module):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.densenet import DenseNet
 
-from models.bifpn import initialised
+from models.bifpn import initialised, outside_autocast
 from models.heads import depth_output_layers, scaled
 
 _SKIPS = {"relu0": 64, "pool0": 64, "transition1": 128, "transition2": 256}  # channels, on strides 2, 4, 8, 16
@@ -85,4 +85,5 @@ class DenseDepth(nn.Module):
 
 def upsample2x_bilinear(maps: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, 2H, 2W), bilinear, corners on corners."""
-    return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=True)
+    with outside_autocast(maps):
+        return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=True)

@@ -12,7 +12,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from models.backbone import BACKBONES, NORMS, STRIDES, Backbone, find_weights, load_weights
+from models.backbone import BACKBONES, STRIDES, Backbone, find_weights, load_weights
+from models.norms import NORMS
 
 State = dict[str, Tensor]
 

@@ -19,7 +19,8 @@ from train.report.model_card import MARK, model_card, write_card
 from train.report.text import number
 from train.run_folder import CARD_FILE as CARD
 
-OPTIONS = ("--weights", "none", "--backbone", "resnet18", "--width", "0.125", "--epochs", 1, "--seed", 3)
+OPTIONS = ("--weights", "none", "--backbone", "resnet18", "--width", "0.125", "--epochs", 1, "--seed", 3, "--precision",
+           "fp32")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def config_of(mode: str, tiny: Path, out: Path, **changes: Any) -> RunConfig:
     rates = RATES if mode == "asymmetric" else {"all": 1e-2}
     own = {"threshold": TINY_STEPS} if mode == "asymmetric" else {}
     document = {"mode": mode, "shards": str(tiny), "out": str(out), "epochs": 2, "learning_rate": rates, **own,
-                "device": "cpu", "network": {"name": "mtl", "weights": "none"}, "log_every": 3,
+                "device": "cpu", "network": {"name": "mtl", "weights": "none"}, "log_every": 3, "precision": "fp32",
                "measure_every": 2, "stream": {"micro_batch": 1}}  # fmt: skip
     return build_config(document, changes)
 

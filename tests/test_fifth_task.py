@@ -14,7 +14,8 @@ from tests.conftest import SMALL_RULES
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ["--mode", "asymmetric", "--epochs", 1, "--backbone", "resnet18", "--width", 0.125, "--weights", "none",
-         "--device", "cpu", "--threshold", "shared=8,steering=4,segmentation=4,boxes=4,depth=4,speed=4"]  # fmt: skip
+         "--device", "cpu", "--precision", "fp32", "--threshold",
+         "shared=8,steering=4,segmentation=4,boxes=4,depth=4,speed=4"]  # fmt: skip
 
 
 def test_the_speed_of_the_car_from_the_bus_file_to_a_prediction(synthetic: Path, tmp_path: Path) -> None:

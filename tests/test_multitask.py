@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.backbone import NORMS
 from models.heads import HEADS
 from models.multitask import SIZES, MultiTaskNet, build_multitask
+from models.norms import NORMS
 
 
 def on_meta(**options: Any) -> MultiTaskNet:

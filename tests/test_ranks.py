@@ -72,7 +72,7 @@ def test_the_command_on_two_processes_and_then_on_one(tmp_path: Path) -> None:
     """As a user starts it: one speaker, one run folder, and a run that one process takes further."""
     shards = write_tiny_shards(tmp_path / "shards", train=(TRAIN[0],))
     command = ["--mode", "asymmetric", "--shards", shards, "--epochs", 2, "--backbone", "resnet18", "--width", 0.125,
-               "--weights", "none", "--device", "cpu", "--micro-batch", 2, "--threshold",
+               "--weights", "none", "--device", "cpu", "--micro-batch", 2, "--precision", "fp32", "--threshold",
                "shared=4,steering=2,segmentation=3,boxes=2,depth=3"]  # fmt: skip
     amtl = "import sys; from train.cli.train import main; main(sys.argv[1:])"
     script = tmp_path / "amtl-train"
@@ -106,7 +106,7 @@ def test_a_signal_to_one_process_stops_all_with_the_work_kept(tmp_path: Path) ->
     shards = write_tiny_shards(tmp_path / "shards", train=(TRAIN[0],), val=())
     code = "import sys; from train.cli.train import main; main(sys.argv[1:])"
     options = ["--mode", "single", "--task", "steering", "--shards", shards, "--epochs", 100000, "--width", 0.125,
-               "--device", "cpu", "--out", tmp_path / "run"]  # fmt: skip
+               "--device", "cpu", "--precision", "fp32", "--out", tmp_path / "run"]  # fmt: skip
     command = [sys.executable, "-c", code, *map(str, options)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

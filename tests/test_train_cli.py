@@ -30,7 +30,8 @@ from train.engine.checkpoint import load_checkpoint
 from train.engine.initial_weights import pretrained_part
 from train.engine.step import TrainingStep
 
-SMALL = ("--backbone", "resnet18", "--width", "0.125", "--weights", "none", "--device", "cpu", "--batch-size", "2")
+SMALL = ("--backbone", "resnet18", "--width", "0.125", "--weights", "none", "--device", "cpu", "--batch-size", "2",
+         "--precision", "fp32")  # fmt: skip
 LACKING = ((ALL, ("segmentation",), ("steering", "depth")),)  # 7 items, one sample with all four labels
 
 

@@ -36,6 +36,7 @@ def test_a_run_leaves_curves_and_pictures(tmp_path: Path, monkeypatch: pytest.Mo
     shards = write_tiny_shards(tmp_path / "shards", train=((ALL, ALL),), val=((ALL,),))
     config = build_config({"mode": "asymmetric", "shards": str(shards), "out": str(tmp_path / "run"), "epochs": 2,
                            "device": "cpu", "log_every": 1, "measure_every": 1, "stream": {"micro_batch": 2},
+                           "precision": "fp32",
                            "threshold": {"shared": 4}, "network": {"weights": "none"}})  # fmt: skip
     run = prepare(config, resume=False, stopping=lambda: False, reporter=Quiet())
     listener = TrainingListener(run.folder, 0, None, {}, lambda line: None)

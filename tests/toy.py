@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.backbone import norm_layer
+from models.norms import norm_layer
 from shards.classes import SEGMENTATION_CLASSES
 from shards.schema import TASKS
 

@@ -21,7 +21,7 @@ Norm = Literal["auto", "frozen", "group", "sample", "batch"]
 DepthActivation = Literal["softplus", "relu"]
 Order = Literal["items", "samples"]
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
 BalanceMethod = Literal["fixed", "epoch", "uncertainty", "pcgrad"]
 Reduction = Literal["sum", "object mean"]
 ExportFormat = Literal["onnx", "pt2"]
@@ -121,7 +121,7 @@ class RunConfig:
     seed: NotNegative = 0  # decides the first weights and, with the epoch, the order
     device: Device = "auto"  # auto: a GPU where there is one
     workers: Annotated[int, Meta(ge=-1)] = -1  # reading threads; -1: none on a CPU, up to 8 beside a GPU
-    precision: Precision = "fp32"  # of the network's arithmetic; losses are always computed in fp32
+    precision: Precision = "auto"  # of the network's arithmetic, losses are in fp32; auto: bf16 where the device has it
     compile: bool = False  # run the shared part and the heads through torch.compile
     log_every: Count = 20  # micro-batches between two lines of metrics.jsonl, where losses are read back
     best: str = "loss"  # criterion of best.pt on val: the sum of loss / first val loss, or a metric: "boxes mAP50"

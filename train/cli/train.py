@@ -92,7 +92,7 @@ GROUPS = {  # heading in --help -> options
     "--precision",
     type=click.Choice(get_args(Precision)),
     metavar="NAME",
-    help="Arithmetic of the network: fp32 or bf16 [fp32]",
+    help="Arithmetic: fp32, tf32, bf16 [auto: bf16 if fast]",
 )
 @click.option("--compile", is_flag=True, default=None, help="Use torch.compile: slower start, faster on a GPU")
 @click.option(
@@ -224,6 +224,8 @@ def read_config(options: Document, config_name: str | None, resume: bool) -> Run
     held = load_document(str(Path(folder) / CONFIG_FILE))
     if given.get("mode", held.get("mode")) != held.get("mode"):
         raise ValueError(f"{folder} holds a run of mode {held.get('mode')}, got --mode {given['mode']}")
+    if given.get("precision") == "auto":
+        del given["precision"]
     network = given.get("network")
     if isinstance(network, dict):
         given["network"] = {key: value for key, value in network.items() if value != "auto"}

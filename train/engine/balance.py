@@ -136,8 +136,7 @@ def pcgrad_weights(products: Tensor, generator: np.random.Generator) -> Tensor:
     count = len(products)
     total = products.new_zeros(count)
     for task in range(count):
-        own = products.new_zeros(count)
-        own[task] = 1.0
+        own = torch.eye(count, dtype=products.dtype, device=products.device)[task]
         for other in generator.permutation(count).tolist():
             if other != task:
                 conflict = (own @ products[:, other]).clamp(max=0)

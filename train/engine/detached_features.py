@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from models.norms import on_device
+
 
 class DetachedFeatures:
     """Lets each head go backward by itself, so that the shared part goes backward once for all of them."""
@@ -23,7 +25,7 @@ class DetachedFeatures:
         index = None
         if tuple(rows) != tuple(range(len(source))):
             index = row_index(rows, source.device)
-            source = source.index_select(0, index)
+            source = source[index]  # index_select would leave the channels-last format
         self._last = (level, index)
         return source.requires_grad_(self.maps[level].requires_grad)
 
@@ -59,5 +61,4 @@ class DetachedFeatures:
 
 def row_index(rows: Sequence[int], device: torch.device) -> Tensor:
     """Return int64 row numbers on the device; the copy to a GPU comes from pinned memory and does not block."""
-    index = torch.tensor(rows, dtype=torch.int64, pin_memory=device.type == "cuda")
-    return index.to(device, non_blocking=True)
+    return on_device(rows, torch.int64, device)

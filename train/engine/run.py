@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from train.engine.distributed import ProcessGroup
 from train.engine.evaluate import check_criterion
 from train.engine.initial_weights import find_start
 from train.engine.objective import Objective
+from train.engine.precision import set_float32_mode, settle_precision
 from train.engine.provenance import provenance
 from train.engine.step import TrainingStep
 from train.run_folder import BASELINES_FILE, BEST, CONFIG_FILE, EVALUATION_FILE, LAST, METRICS_FILE
@@ -177,6 +178,10 @@ def prepare(
     for text in (*lines, *slow_parts(config, samples)):
         reporter.say(text)
     device = find_device(config.device, ranks)
+    precision, line = settle_precision(config.precision, device)
+    config = replace(config, precision=precision)
+    if line is not None:
+        reporter.say(line)
     seed_everything(config.seed)
     if checkpoint is None:
         config, facts, network = new_network(config, shards, reporter)
@@ -289,6 +294,7 @@ def write_config(config: RunConfig, facts: Document) -> None:
 
 def build_objective(config: RunConfig, facts: Document, network: MultiTaskNet, device: torch.device) -> Objective:
     """The network on its device, with the units that its config and facts give."""
+    set_float32_mode(config.precision)
     return Objective(
         network,
         device=device,

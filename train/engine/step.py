@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.backbone import follow_stream
+from models.norms import follow_stream
 from train.config import ALL, SHARED, RunConfig
 from train.data.batch import Batch
 from train.data.plan import MicroBatch, Segment

@@ -71,7 +71,12 @@ class SharedBackward:
         self.group = group
         self.measure_every = measure_every
         self.gradients = TaskGradients({} if shared is None else dict(shared.named_parameters()))
-        self.agreement: dict[str, Any] = {}  # of the last step that was measured
+        self._measured: tuple[list[str], Tensor] | None = None  # tasks and products of the last step that was measured
+
+    @property
+    def agreement(self) -> dict[str, Any]:
+        """The agreement at the last step that was measured; reads back from the device."""
+        return agreement(*self._measured) if self._measured else {}
 
     def _measures(self, step: int) -> bool:
         return self.measure_every > 0 and step % self.measure_every == 0
@@ -100,7 +105,7 @@ class SharedBackward:
         products = self.gradients.products(tasks)
         weights = self.balance.combination(tasks, products, step)
         if self._measures(step):
-            self.agreement = agreement(tasks, products)
+            self._measured = (tasks, products)
         # The gradients are sums over the ranks already, and the step sums once more.
         self.gradients.combine({task: weight / self.group.size for task, weight in weights.items()})
 

@@ -177,7 +177,9 @@ def segmentation_loss(logits: Tensor, classes: Tensor) -> Tensor:
     logits (B, C, H, W); classes (B, H, W) integer class ids, 255 = ignored. Returns (B,), in nats.
     """
     check_shapes("segmentation target", classes, logits.shape[:1] + logits.shape[2:])
-    pixels = F.cross_entropy(wide(logits), classes.long(), ignore_index=IGNORE_INDEX, reduction="none")
+    by_pixel = wide(logits).permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, C), as channels-last logits lie
+    pixels = F.cross_entropy(by_pixel, classes.flatten().long(), ignore_index=IGNORE_INDEX, reduction="none")
+    pixels = pixels.view(classes.shape)
     counted = (classes != IGNORE_INDEX).sum((1, 2))
     return pixels.sum((1, 2)) / counted.clamp(min=1)
 
