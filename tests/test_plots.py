@@ -136,7 +136,7 @@ plot = Plot("depth", "epoch", "loss", [Curve([(1, 1.0), (2, 2.0)], BLUE)])
 print(to_svg(line_figure([plot], 1), "x"))
 """
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1]), "HOME": "/proc/none"}
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True,
-                          check=True)  # fmt: skip
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.strip() == to_svg(line_figure([plot_of(1.0, 2.0)], 1), "x").strip()
