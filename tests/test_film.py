@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from pathlib import Path
 
 import av
@@ -51,7 +52,7 @@ def test_damaged_films(films: dict[str, Path], tmp_path: Path, name: str):
     intact = packets_by_number(films[name])
     copy = tmp_path / f"copy{films[name].suffix}"
     right = 0
-    for seed in range(14):
+    for seed in range(20):
         way, data = damage(films[name].read_bytes(), random.Random(seed))
         copy.write_bytes(data)
         verdict = judge(copy, intact)
@@ -91,6 +92,18 @@ def test_frames_behind_a_hole_keep_their_numbers(films: dict[str, Path], tmp_pat
         assert 14 not in numbers
         assert set(range(24, FRAMES)) <= set(numbers)
         assert report.lost == FRAMES - len(numbers)
+
+
+def test_what_an_edit_list_hides_is_no_loss(films: dict[str, Path], tmp_path: Path):
+    """As a phone trims a film: the frames stay in the file, no player shows them, and a remark says how many."""
+    data = bytearray(films["mp4 h264"].read_bytes())
+    at = data.index(b"elst") + 12
+    assert struct.unpack_from(">I", data, at) == (4000,)  # ms that are shown
+    struct.pack_into(">I", data, at, 2500)
+    (tmp_path / "trimmed.mp4").write_bytes(bytes(data))
+    frames, (report,) = read(tmp_path / "trimmed.mp4")
+    assert [shown_number(frame.image) for frame in frames] == [frame.number for frame in frames] == list(range(25))
+    assert report == FilmReport("its edit list hides 15 of the 40 frames that it holds", 0)
 
 
 def test_a_bare_stream_has_no_times(tmp_path: Path):

@@ -27,12 +27,14 @@ from av.video.stream import VideoStream
 from train.deploy.film_chunks import place_chunks
 from train.deploy.film_packets import StoredPacket, read_packets
 
-_TS_PACKET_BYTES = (188, 192, 204)
+_TS_PACKETS = ((188, 0), (192, 4), (204, 0))  # bytes of a packet, and where in it the byte stands that begins them all
+_TS_BEGIN = 0x47
 _REGULAR_SHARE = 0.8  # of the gaps between times that are one frame long, in a regular film
 _STATED_SHARE = 0.6  # the same where the stream itself states the frame rate
 _FEW = 10  # gaps between times, too few for a share: the stream's own frame rate decides
 MOST_REORDERED = 16  # frames by which a codec's decoding order may differ from the order of time
 _NEVER_REORDERED = ("vp8", "vp9", "av1", "mjpeg")  # codecs that show frames as they decode them
+_MOST_UNREAD = 0.3  # of a file may follow its last frame: indexes and tags
 _JUMP_S, _JUMP_FRAMES = 1.0, 5  # a gap above both is a jump in the time of a film with irregular times
 
 
@@ -59,7 +61,7 @@ class FilmIndex:
 def index_film(path: Path, container: InputContainer, stream: VideoStream) -> FilmIndex:
     """Read all packets of a film that was just opened."""
     packets, notes = read_packets(container, stream)
-    if container.format.name == "mpegts" and all(path.stat().st_size % size for size in _TS_PACKET_BYTES):
+    if container.format.name == "mpegts" and path.stat().st_size % _ts_packet_bytes(path):
         notes.append("the file ends within a packet: what followed is missing")
         packets[-1:] = [replace(packet, whole=False) for packet in packets[-1:]]
     if container.format.name == "mpegts":  # a gap is noted with a packet beside the one that it is in
@@ -74,10 +76,20 @@ def index_film(path: Path, container: InputContainer, stream: VideoStream) -> Fi
     elif "mp4" in container.format.name.split(","):
         index = _index_by_rank(path, packets, stream)
     else:
-        index = _index_by_time(packets, stream, container)
+        index = _index_by_time(path, packets, stream, container)
     time = [packet.time if packet.whole else None for packet in packets]
     total = max(index.total, max(index.numbers.values(), default=-1) + 1)
     return replace(index, times=time, total=total, notes=notes + index.notes, depth=_depth(time, index.numbers))
+
+
+def _ts_packet_bytes(path: Path) -> int:
+    """Return the size of a transport stream's packets by its first ones; 1 where they do not tell."""
+    with path.open("rb") as file:
+        data = file.read(3 * _TS_PACKETS[-1][0])
+    for size, at in _TS_PACKETS:
+        if all(byte == _TS_BEGIN for byte in data[at::size]) and len(data) > size:
+            return size
+    return 1
 
 
 def _index_by_rank(path: Path, packets: Sequence[StoredPacket], stream: VideoStream) -> FilmIndex:
@@ -89,12 +101,12 @@ def _index_by_rank(path: Path, packets: Sequence[StoredPacket], stream: VideoStr
     entries = list(stream.index_entries)
     kept = [row for row, entry in enumerate(entries) if not entry.is_discard]  # edits hide the beginning or the end
     entries = entries[kept[0] : kept[-1] + 1] if kept else []
-    listed: Counter[int | None] = Counter(entry.timestamp for entry in entries)
-    there = Counter(packet.decode_time for packet in packets)
-    lacking = sorted(time for time in (listed - there).elements() if time is not None)
-    times = sorted(packet.time for packet in packets if packet.time is not None)
-    delays = [packet.time - packet.decode_time for packet in packets if packet.time is not None
+    trusted = _with_usual_delay(packets)
+    delays = [packet.time - packet.decode_time for packet in trusted if packet.time is not None
               and packet.decode_time is not None]  # fmt: skip
+    listed = Counter(entry.timestamp for entry in entries if entry.timestamp is not None)
+    lacking = sorted((listed - Counter(packet.decode_time or 0 for packet in trusted)).elements())
+    times = sorted(packet.time for packet in trusted if packet.time is not None)
     numbers = {}
     for time, count in Counter(times).items():
         before = bisect_left(lacking, time - max(delays))
@@ -102,7 +114,7 @@ def _index_by_rank(path: Path, packets: Sequence[StoredPacket], stream: VideoStr
             numbers[time] = bisect_left(times, time) + before
     start = times[0] if not lacking else min(times[0], lacking[0] + min(delays))
     tick_s = stream.time_base or Fraction(1)
-    total = len(packets) + len(lacking)
+    total = len(trusted) + len(lacking)
     notes, hidden = _edited(path, stream, len(entries))
     step = _regular_step(sorted(numbers), stream, tick_s) if hidden else None
     if step is not None:  # frames that seem hidden at the end, and as many gaps before it: their times are damaged
@@ -112,6 +124,19 @@ def _index_by_rank(path: Path, packets: Sequence[StoredPacket], stream: VideoStr
             return FilmIndex(agreed, total + hidden, start, tick_s, notes)
     remarks = [f"its edit list hides {hidden} of the {total + hidden} frames that it holds"] if hidden else []
     return FilmIndex(numbers, total, start, tick_s, notes, remarks)
+
+
+def _with_usual_delay(packets: Sequence[StoredPacket]) -> list[StoredPacket]:
+    """Return the packets without the few whose time is damaged: shown far later than decoded, or at another's time."""
+    counted = Counter(packet.time for packet in packets)
+    delays = [(packet.time or 0) - (packet.decode_time or 0) for packet in packets]
+    decoded = sorted(packet.decode_time or 0 for packet in packets)
+    step = median_low([later - earlier for earlier, later in pairwise(decoded)] or [1])
+    usual = sorted(delays)[len(delays) * 9 // 10] - min(delays)
+    late = [delay - min(delays) > 2 * usual + 2 * step for delay in delays]
+    few = sum(late) <= max(2, len(packets) // 100)
+    return [packet for packet, is_late in zip(packets, late, strict=True)
+            if counted[packet.time] == 1 and not (few and is_late)] or list(packets)  # fmt: skip
 
 
 def _edited(path: Path, stream: VideoStream, shown: int) -> tuple[list[str], int]:
@@ -125,7 +150,9 @@ def _edited(path: Path, stream: VideoStream, shown: int) -> tuple[list[str], int
     return [], max(0, listed - shown)
 
 
-def _index_by_time(packets: list[StoredPacket], stream: VideoStream, container: InputContainer) -> FilmIndex:
+def _index_by_time(
+    path: Path, packets: list[StoredPacket], stream: VideoStream, container: InputContainer
+) -> FilmIndex:
     """A container without a list. `packets` lose times that contradict the others."""
     tick_s = stream.time_base or Fraction(1)
     in_order = stream.codec_context.codec.canonical_name in _NEVER_REORDERED
@@ -138,6 +165,9 @@ def _index_by_time(packets: list[StoredPacket], stream: VideoStream, container: 
     matroska = "matroska" in container.format.name.split(",")
     start = Fraction(_matroska_start(packets[0], times[0], stream, tick_s) if matroska else times[0])
     end_s = _end_s(container, stream) if matroska else 0.0
+    rest = path.stat().st_size - max(packet.position or 0 for packet in packets)
+    if matroska and len(container.streams) == 1 and rest > _MOST_UNREAD * path.stat().st_size:
+        notes.append(f"the last {rest / path.stat().st_size:.0%} of the file hold no frame that could be found")
     if step is not None:
         starts = [
             start,
