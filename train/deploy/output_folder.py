@@ -197,7 +197,7 @@ def draw_prediction(image: Picture, found: Prediction, title: str, context: Task
     drawn, panels, gauges = image, [], []
     probe = (_LEAST_PX, _LEAST_PX)
     gauging = [task for task in found.values if DEFINITIONS[task].gauge(found.values[task], context, probe) is not None]
-    gauge_hw = (max(_LEAST_PX, height // max(1, len(gauging)) - _LINE_PX), width)
+    gauge_hw = (max(_LEAST_PX, height // max(1, len(gauging)) - _LINE_PX), max(_LEAST_PX, width))
     for task, value in found.values.items():
         definition = DEFINITIONS[task]
         drawn = definition.overlay(drawn, value)
