@@ -44,7 +44,7 @@ class Measured:
 
 
 def networks_of(side: str, size_px: int, device: torch.device) -> dict[str, MultiTaskNet]:
-    """What a car would load: one network for four tasks, or four."""
+    """The networks that a car would load: one for four tasks, or four."""
     if side == MULTI:
         found = {MULTI: build_multitask(size=size_px)}
     else:
@@ -116,7 +116,7 @@ def print_memory(side: str, size_px: int, device: torch.device) -> None:
 
 
 def resident_mb(what: str) -> float:
-    """Of this process, on Linux: VmRSS now, VmHWM at the most so far; getrusage would start from the parent's."""
+    """Memory of this process on Linux: VmRSS now, VmHWM at the most; getrusage would start from the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 

@@ -1,4 +1,4 @@
-"""How many wrong files the conversion takes without a word: `python -m benchmarks.mistakes [--files 2000]`.
+"""The share of wrong files that the conversion notices: `python -m benchmarks.mistakes [--files 2000]`.
 
 Files of a few synthetic frames are changed as in benchmarks/wrong_files.py, and each is converted in the place of the
 right one. Caught: the label is absent with a reason. Counted: what failed a comparison was dropped, and the sample

@@ -50,7 +50,7 @@ def with_our_decoders(members: dict[str, Any], shapes: StoredShapes) -> dict[str
 
 
 def as_labels(decoded: dict[str, Any]) -> dict[str, Any]:
-    """What webdataset decoded, under our names."""
+    """The members that webdataset decoded, under our names."""
     return {label: decoded[name] for label, name in MEMBER.items() if label != "steering"} | {
         "steering": last_angles(decoded[MEMBER["steering"]])
     }
@@ -66,7 +66,7 @@ def how(processes: int) -> str:
 
 
 def peers(shards: ShardSet, folder: Path, batch: int) -> Loaders:
-    """Those that are installed: a name, and how to make its loader."""
+    """The installed libraries: a name, and a function that makes its loader."""
     return (
         webdataset_loaders(shards, batch)
         | litdata_loaders(shards, folder, batch)

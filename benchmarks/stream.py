@@ -1,4 +1,4 @@
-"""What feeding the trainer costs, beside others: `python -m benchmarks.stream FOLDER`, in the checkout.
+"""The cost of feeding the trainer, beside other libraries: `python -m benchmarks.stream FOLDER`, in the checkout.
 
 Samples with all four labels, 1024 px, in batches of 8. Every contender takes the same samples in every round, one
 after the other, so that a busy machine disturbs all alike; each has a process of its own, and its CPU time is that of

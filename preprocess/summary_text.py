@@ -19,7 +19,7 @@ _LISTED = 10  # bad files named in the closing lines; the manifest names all fra
 
 
 def rules_line(given: Rules | None, rules: Rules, out: Path) -> str:
-    """Which rules a build follows: those given, those of the set in `out`, or the defaults."""
+    """A line that names the source of the rules: --rules, the set in `out`, or the defaults."""
     if given is not None:
         return "rules: as --rules says"
     changes = rule_changes(rules_to_tables(Rules()), rules_to_tables(rules))

@@ -233,6 +233,18 @@ def test_a_file_twice_with_one_size_and_other_content(frame: OneFrame, kind: str
     assert frame.convert().absent == {label: "found twice, with one size and other content"}
 
 
+def test_an_image_twice_with_other_content_leaves_the_frame_out(frame: OneFrame) -> None:
+    path = frame.file("camera")
+    twin = frame.root / "second" / path.relative_to(frame.root)
+    twin.parent.mkdir(parents=True)
+    twin.write_bytes(path.read_bytes()[:-1] + b"?")
+    made = frame.convert()
+    assert not made.members
+    assert [(entry.reason, entry.bad) for entry in made.left_out] == [
+        ("image: found twice, with one size and other content", False)
+    ]
+
+
 def test_the_bounds_are_rules(frame: OneFrame) -> None:
     frame.change_lidar(timestamp=lambda time: time + 10_000_000)
     both(shifted(5_000_000))(frame)
