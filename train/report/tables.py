@@ -199,7 +199,7 @@ def runs_table(runs: Sequence[RunResult]) -> Table:
         held = [str(record.get(name, _DASH)) for name in ("epoch", "val_samples", "norm", "torch", "device", "threads")]
         *known, device, threads = held
         rows.append([run.folder.name, run.kind, record.get("task") or "all", str(run.seed),
-                     record["manifest_sha256"][:12], *known, f"{device}, {threads} threads"])  # fmt: skip
+                     record["manifest_sha256"][:12], *known, f"{device}, {threads} thread{'' if threads == '1' else 's'}"])  # fmt: skip
     head = ["run", "regime", "task", "seed", "data set", "best epoch", "val samples", "norm", "torch", "device"]
     return Table("", head, rows, words=len(head))
 
