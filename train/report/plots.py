@@ -167,7 +167,7 @@ def bar_figure(names: Sequence[str], series: Sequence[tuple[str, str, Sequence[f
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlabel(x_label)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, position: tick_text(value)))
-        figure.legend(loc="outside upper left", ncols=3)
+        figure.legend(loc="outside upper left", ncols=5)
     return figure
 
 

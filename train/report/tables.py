@@ -198,8 +198,9 @@ def runs_table(runs: Sequence[RunResult]) -> Table:
         record = run.record
         held = [str(record.get(name, _DASH)) for name in ("epoch", "val_samples", "norm", "torch", "device", "threads")]
         *known, device, threads = held
-        rows.append([run.folder.name, run.kind, record.get("task") or "all", str(run.seed),
-                     record["manifest_sha256"][:12], *known, f"{device}, {threads} threads"])  # fmt: skip
+        where = f"{device}, {threads} thread" + ("" if threads == "1" else "s")
+        task, data = record.get("task") or "all", record["manifest_sha256"][:12]
+        rows.append([run.folder.name, run.kind, task, str(run.seed), data, *known, where])
     head = ["run", "regime", "task", "seed", "data set", "best epoch", "val samples", "norm", "torch", "device"]
     return Table("", head, rows, words=len(head))
 
