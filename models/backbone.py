@@ -67,7 +67,10 @@ def _added(activation: nn.Module, maps: Tensor, inputs: Tensor, downsample: nn.M
     return result
 
 
-_ARCHITECTURES = {"resnet50": (Folding, (3, 4, 6, 3)), "resnet18": (FoldingBasic, (2, 2, 2, 2))}
+_ARCHITECTURES: dict[str, tuple[type[Folding | FoldingBasic], tuple[int, ...]]] = {
+    "resnet50": (Folding, (3, 4, 6, 3)),
+    "resnet18": (FoldingBasic, (2, 2, 2, 2)),
+}
 
 
 class Backbone(ResNet):
