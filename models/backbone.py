@@ -67,7 +67,7 @@ def _added(activation: nn.Module, maps: Tensor, inputs: Tensor, downsample: nn.M
     return result
 
 
-_ARCHITECTURES: dict[str, tuple[type[Bottleneck | BasicBlock], tuple[int, ...]]] = {
+_ARCHITECTURES: dict[str, tuple[type[Folding | FoldingBasic], tuple[int, ...]]] = {
     "resnet50": (Folding, (3, 4, 6, 3)),
     "resnet18": (FoldingBasic, (2, 2, 2, 2)),
 }

@@ -11,7 +11,7 @@ from shards.reader import SampleRef
 from shards.schema import TASKS
 from train.config import SHARED, RunConfig
 from train.data.order import Item, epoch_order, group_reads
-from train.data.plan import MicroBatch, plan_batches, plan_items
+from train.data.plan import MicroBatch, plan_batches, plan_items, remaining
 
 
 def choose_samples(config: RunConfig, samples: Sequence[SampleRef]) -> tuple[list[SampleRef], list[str]]:
@@ -105,6 +105,16 @@ def plan_epoch(config: RunConfig, items: Sequence[Item], counters: Mapping[str, 
         by_task = config.balance.method == "pcgrad"  # a window's gradients are kept apart by task
         return plan_items(items, config.threshold, counters, config.stream.micro_batch, by_task=by_task)
     return plan_batches(group_reads(items, together=True), config.stream.batch_size, config.stream.micro_batch)
+
+
+def plan_rest(config: RunConfig, items: Sequence[Item], done: int, counters: Mapping[str, int]) -> list[MicroBatch]:
+    """The groups of an epoch after its first `done` items, from the parts' counters as they are there.
+
+    Raises ValueError where a batched regime has no group that ends there.
+    """
+    if config.mode == "asymmetric":
+        return plan_epoch(config, items[done:], counters)
+    return remaining(plan_epoch(config, items, counters), done)
 
 
 def plan_warnings(config: RunConfig, ranks: int) -> list[str]:

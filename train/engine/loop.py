@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import torch
 
 from shards.schema import TASKS
 from shards.writer import write_whole
-from train.data.plan import MicroBatch, remaining, share_of_rank
-from train.data.regimes import epoch_items, plan_epoch
-from train.data.stream import Batch
+from train.data.plan import MicroBatch
+from train.data.regimes import epoch_items
 from train.engine.checkpoint import CheckpointError, better_than
 from train.engine.evaluate import LOSS, Evaluation, evaluate, loss_divisors
+from train.engine.micro_batches import use_smaller_groups, with_batches
 from train.engine.run import Listener, Progress, Reporter, Run, run_baselines
 from train.engine.sample_predictions import choose_samples, predict_samples
 from train.run_folder import BEST, LAST, METRICS_FILE, metrics_lines
@@ -48,13 +49,12 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
     """Train on the rest of the current epoch, in its order."""
     config, progress = run.config, run.progress
     items = epoch_items(config, run.samples, progress.epoch)
-    micro_batches = remaining(plan_epoch(config, items, progress.counters), progress.items)
     total = len(items)
     what = f"epoch {progress.epoch + 1}/{config.epochs}"
     recent, unsaved, whole = Meter(), Meter(), Meter()  # since a line, a checkpoint, the start
     run.objective.network.train()
     saved = started = time.perf_counter()
-    for micro_batch, share, batch, waited in with_batches(run, micro_batches):
+    for micro_batch, share, batch, waited in with_batches(run, items):
         stop, save = run.ranks.any(run.stopping(), time.perf_counter() - saved > 60 * config.checkpoint_minutes)
         if stop or save:
             read_back(run, recent, unsaved, whole)
@@ -64,7 +64,11 @@ def train_epoch(run: Run, reporter: Reporter) -> None:
             saved = time.perf_counter()
         if stop:
             raise Stopped
-        run.steps.run(share, batch, f"{what}, micro-batch {progress.groups + 1}")
+        try:
+            run.steps.run(share, batch, f"{what}, micro-batch {progress.groups + 1}")
+        except torch.OutOfMemoryError as error:
+            use_smaller_groups(run, error.with_traceback(None), reporter)  # whose frames hold the step's tensors
+            continue  # with the rest of the epoch, planned anew
         elapsed, started = time.perf_counter() - started, time.perf_counter()
         advance(progress, micro_batch, elapsed)
         for meter in (recent, unsaved, whole):
@@ -92,22 +96,6 @@ def save_in_epoch(run: Run, reporter: Reporter, *, final: bool) -> None:
         reporter.say(
             f"{error}; the last one is untouched, and the next try is in {run.config.checkpoint_minutes:g} min"
         )
-
-
-def with_batches(
-    run: Run, micro_batches: Sequence[MicroBatch]
-) -> Iterator[tuple[MicroBatch, MicroBatch, Batch | None, float]]:
-    """Yield each micro-batch, this rank's share of it, the share's data on the device, and the seconds waited for it.
-
-    The data is None where this rank has no image of the micro-batch.
-    """
-    shares = [share_of_rank(micro_batch, run.ranks.rank, run.ranks.size) for micro_batch in micro_batches]
-    reads = [list(share.reads) for share in shares if share.reads]
-    batches = iter(run.train.batches(reads, epoch=run.progress.epoch))
-    for micro_batch, share in zip(micro_batches, shares, strict=True):
-        asked = time.perf_counter()
-        batch = next(batches) if share.reads else None
-        yield micro_batch, share, batch, time.perf_counter() - asked
 
 
 def read_back(run: Run, *meters: Meter) -> None:

@@ -27,8 +27,8 @@ class Objective:
         precision: str = "fp32",
         compiled: bool = False,
     ) -> None:
-        # As images come; faster, on CPUs too.
-        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # The format in which images come; faster, on CPUs too. PyTorch's annotations lack this pair of arguments.
+        self.network: MultiTaskNet = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
         self.normalise = normalise  # by ImageNet's mean and deviation, as pretrained weights expect
         self.context = context

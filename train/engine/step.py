@@ -16,6 +16,7 @@ from train.engine.balance import Balance
 from train.engine.detached_features import DetachedFeatures, row_index
 from train.engine.distributed import ProcessGroup
 from train.engine.loss_log import LossLog, LossRecord
+from train.engine.memory import Undo
 from train.engine.objective import Objective
 from train.engine.parameter_group import ParameterGroup, clear_gradients
 from train.engine.task_gradients import SharedBackward
@@ -50,6 +51,8 @@ class TrainingStep:
         self.outer = groups[SHARED if SHARED in groups else ALL]  # the group that steps at the end of a micro-batch
         self.shared = SharedBackward(network.parts().get(SHARED), self.balance, self.group, config.measure_every)
         self.loss_log = LossLog(self.group)
+        # A rank that runs out of memory in the middle of an exchange cannot take the others back with it.
+        self.undo = Undo(on=objective.device.type == "cuda" and self.group.size == 1)
 
     def _learnt_weights_of(self, part: str) -> dict[str, torch.nn.Parameter]:
         logs = self.balance.logs
@@ -57,6 +60,11 @@ class TrainingStep:
 
     def run(self, micro_batch: MicroBatch, batch: Batch | None, where: str) -> None:
         """Train on this rank's share of a micro-batch; `batch` (on the device) holds its samples, None for none."""
+        self.undo.before(self, micro_batch)
+        self._run(micro_batch, batch, where)
+        self.undo.after(micro_batch)
+
+    def _run(self, micro_batch: MicroBatch, batch: Batch | None, where: str) -> None:
         features = DetachedFeatures(self._forward_shared(micro_batch, batch))
         for segment in micro_batch.segments:
             if segment.rows and batch is not None:

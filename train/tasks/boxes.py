@@ -264,7 +264,7 @@ class BoxScore:
         result = self.average_precision.compute()  # torchmetrics caches it
         precision = result["precision"][..., 0, -1]  # (IoU thresholds, recalls, classes): all areas, 100 detections
         parts: list[Part] = []
-        for column, class_id in enumerate(result["classes"].tolist()):
+        for column, class_id in enumerate(result["classes"].flatten().tolist()):  # a single class comes as a number
             if count := int(self.counts[class_id]):
                 of_class = precision[:, :, column].mean(1).tolist()
                 values: Scores = {"AP50": 100 * of_class[0], "AP50:95": 100 * sum(of_class) / len(of_class)}
