@@ -78,7 +78,8 @@ def fuse(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
 def outside_autocast(maps: Tensor) -> AbstractContextManager[object]:
     """Return a context in which the maps keep their precision; autocast would resize and add them in float32."""
     kind = maps.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # never on the meta device
+    return torch.autocast(kind, enabled=False) if on else nullcontext()
 
 
 def up(maps: Tensor) -> Tensor:
