@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from shards.manifest import read_manifest
+from shards.reader import ShardSet
 from tests.test_train_cli import amtl_eval, amtl_train
 from tests.tiny_shards import write_tiny_shards
 from train.engine.checkpoint import load_checkpoint
@@ -105,17 +106,19 @@ def test_evaluation_writes_it_beside_the_checkpoint(run: Path, tmp_path: Path):
         (folder / name).write_bytes((run / name).read_bytes())
     assert amtl_eval(folder / "best.pt", "--shards", other, "--split", "train").exit_code == 0
     assert not (folder / CARD).exists()
+    of_set = CARD.replace(".md", f"-{ShardSet(other).sha256[:8]}.md")
     result = amtl_eval(folder / "last.pt", "--shards", other)
-    assert f"model card: {folder / 'last.model-card.md'}" in result.output
+    assert f"model card: {folder / f'last.{of_set}'}" in result.output
     result = amtl_eval(folder / "best.pt", "--shards", other)
     assert result.exit_code == 0, result.output
-    card = (folder / CARD).read_text()
+    card = (folder / of_set).read_text()
     assert "It was measured on **another set**" in card
     assert "On 1 sample of split val" in card
-    (folder / CARD).write_text("my own words")
+    (folder / of_set).write_text("my own words")
     result = amtl_eval(folder / "best.pt", "--shards", other)
-    assert f"{folder / CARD} is left as it is" in result.output
-    assert (folder / CARD).read_text() == "my own words"
+    assert f"{folder / of_set} is left as it is" in result.output
+    assert (folder / of_set).read_text() == "my own words"
+    assert not (folder / CARD).exists(), "that name is for the set that the checkpoint was trained on"
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(run: Path, tmp_path: Path):

@@ -22,6 +22,7 @@ from train.engine.checkpoint import (
     CheckpointError,
     better_than,
     check_data,
+    check_resumable,
     config_differences,
     load_checkpoint,
     save_checkpoint,
@@ -371,3 +372,12 @@ def test_a_run_that_ended_before_its_first_step_blocks_nothing(
     go(config)
     with pytest.raises(ValueError, match="holds a run"):
         go(config)
+
+
+def test_a_checkpoint_from_before_a_setting_can_be_resumed(tiny: Path, tmp_path: Path):
+    config = config_of("asymmetric", tiny, tmp_path / "run")
+    go(config, stop_after=1)
+    path = tmp_path / "run" / LAST
+    held = load_checkpoint(path)
+    del held["config"]["stream"]["require_all"]
+    check_resumable(held, config, held["manifest_sha256"], path)

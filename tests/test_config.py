@@ -47,7 +47,19 @@ def test_the_thesis_preset():
     box = config.box_loss
     assert (box.lambda_coord, box.lambda_object, box.lambda_noobj, box.lambda_class) == (7, 5, 5, 1)
     assert box.reduction == "object mean"
-    assert (config.loss.variance_focus, config.network.depth_activation, config.network.norm) == (-1, "relu", "batch")
+    assert (config.loss.variance_focus, config.network.depth_activation, config.network.norm) == (-1, "relu", "sample")
+
+
+def test_the_thesis_preset_depends_on_the_mode():
+    """Batch norm over a group of images of mixed tasks is not that of a batch of one."""
+    preset = load_document("thesis")
+    asymmetric, symmetric, single = (build_config(preset, BASE[mode]) for mode in MODES)
+    assert (asymmetric.network.norm, symmetric.network.norm, single.network.norm) == ("sample", "batch", "auto")
+    assert (symmetric.stream.batch_size, symmetric.stream.micro_batch) == (4, 4)
+    assert (asymmetric.epochs, symmetric.epochs, single.epochs) == (10, 40, 40)
+    assert all(config.stream.require_all for config in (asymmetric, symmetric, single))
+    given = build_config(preset, BASE["asymmetric"], {"network": {"norm": "group"}, "epochs": 3})
+    assert (given.network.norm, given.epochs) == ("group", 3), "an option overrides the preset"
 
 
 def test_a_single_task_has_its_own_network_unless_told_otherwise():

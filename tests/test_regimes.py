@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,18 @@ def test_a_fraction_of_a_repetition_is_a_matter_of_chance() -> None:
 )
 def test_batch_norm_is_warned_of_where_grouping_changes_results(changes, ranks, warned) -> None:
     assert bool(plan_warnings(build_config({"mode": "asymmetric"}, changes), ranks)) is warned
+
+
+@pytest.mark.parametrize("mode", ["asymmetric", "symmetric", "single"])
+def test_require_all_gives_every_regime_the_same_samples(mode: str):
+    task = {"task": "depth"} if mode == "single" else {}
+    config = build_config({"mode": mode, **task, "stream": {"require_all": True, "keep_labels": {"depth": 0.5}}})
+    whole = {sample.key for sample in FULL}
+    lacking = [ref(5000 + number, "depth", "steering") for number in range(9)]
+    chosen, lines = choose_samples(replace(config, stream=replace(config.stream, keep_labels={})), [*FULL, *lacking])
+    assert {sample.key for sample in chosen} == whole
+    assert f"{len(FULL)} of {len(FULL) + 9} train samples have all four labels" in lines[0]
+    some, _ = choose_samples(config, [*FULL, *lacking])
+    assert {sample.key for sample in some} <= whole, "labels that are left out on purpose do not decide it"
+    with pytest.raises(ValueError, match="has all four labels: leave out --require-all"):
+        choose_samples(config, lacking)

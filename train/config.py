@@ -65,6 +65,7 @@ class StreamConfig:
     batch_size: Count = 4  # samples per training step, and per batch in validation; asymmetric trains on one item
     micro_batch: Count = 8  # images per forward pass at most; affects speed and memory only
     allow_missing: bool = False  # symmetric: use samples that lack labels for those that they have
+    require_all: bool = False  # train on those samples alone that have the labels of all four tasks
     keep_labels: dict[str, Share] = field(default_factory=dict)  # task -> share of its train labels that is kept
     one_label: bool = False  # keep one of the labels of each train sample
     repeat_rare: Count = 1  # asymmetric: how often an epoch may repeat a label of a rarer task
@@ -169,6 +170,8 @@ def _check_mode(config: RunConfig) -> None:
         raise ConfigError(f"--init-from takes the place of --weights, got both: {config.network.weights}")
     if config.network.name == "stl" and config.mode != "single":
         raise ConfigError("--network stl trains one task in mode single: give --network mtl")
+    if config.stream.require_all and config.stream.allow_missing:
+        raise ConfigError("--require-all leaves out the samples that --allow-missing would use, got both")
     for option, given, mode in (
         ("--allow-missing", config.stream.allow_missing, "symmetric"),
         ("--repeat-rare", config.stream.repeat_rare > 1, "asymmetric"),

@@ -12,6 +12,7 @@ from train.tasks import DEFINITIONS
 
 _TASK_DEFAULTS = {task: definition.defaults for task, definition in DEFINITIONS.items()}
 _COEFFICIENTS = {task: of.coefficient for task, of in _TASK_DEFAULTS.items()}
+_OF_MODE = "of_mode"  # the table of a preset with settings for one mode each, which all others override
 MODE_DEFAULTS: dict[str, Document] = {
     "asymmetric": {
         "epochs": 10,
@@ -26,10 +27,17 @@ MODE_DEFAULTS: dict[str, Document] = {
 PRESETS: dict[str, Document] = {
     # The author's own settings, beyond the defaults; the errors of the code are not reproduced.
     "thesis": {
-        "network": {"norm": "batch", "depth_activation": "relu"},
+        "network": {"depth_activation": "relu"},
         "loss": {"variance_focus": -1.0},
         "box_loss": {"lambda_coord": 7.0, "lambda_object": 5.0, "lambda_noobj": 5.0, "lambda_class": 1.0,
                      "reduction": "object mean"},
+        "stream": {"require_all": True},  # every regime trains on the same samples
+        _OF_MODE: {
+            # Batch norm of a batch of one, which statistics over a group of images would not be.
+            "asymmetric": {"epochs": 10, "network": {"norm": "sample"}},
+            "symmetric": {"epochs": 40, "network": {"norm": "batch"}, "stream": {"batch_size": 4, "micro_batch": 4}},
+            "single": {"epochs": 40, "network": {"norm": "batch"}, "stream": {"batch_size": 4, "micro_batch": 4}},
+        },
     },
 }  # fmt: skip
 
@@ -66,10 +74,12 @@ def build_config(*documents: Document) -> RunConfig:
     for document in documents:
         given = merge(given, document)
     mode = given.get("mode")
+    of_modes = given.pop(_OF_MODE, {})
     if mode not in MODES:
         raise ConfigError(f"mode must be one of {', '.join(MODES)}, got {mode!r}: give --mode")
+    defaults = {"out": f"runs/{mode}", **MODE_DEFAULTS[mode]}
     try:
-        config = build(RunConfig, merge({"out": f"runs/{mode}", **MODE_DEFAULTS[mode]}, given))
+        config = build(RunConfig, merge(merge(defaults, of_modes.get(mode, {})), given))
     except ValueError as error:
         raise ConfigError(str(error)) from error
     check(config)

@@ -21,17 +21,29 @@ from train.data.grouping import GROUPINGS
 @click.option("--split", type=click.Choice(SPLITS), default="val", show_default=True,
               help="Split to measure on; constant predictions come from train.")  # fmt: skip
 @click.option("--by", type=click.Choice(tuple(GROUPINGS)), help="Add a table for each camera or scene.")
+@click.option("--allow-seen", is_flag=True, help="Measure on samples that CHECKPOINT was trained on too.")
 @device_option
 @click.option(
     "--workers", type=click.IntRange(min=-1), default=-1, help="Threads that read samples [default: as in amtl-train]."
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the result to this JSON file.")
 def main(
-    checkpoint: Path, shards: Path, split: str, by: str | None, device: str, workers: int, json_file: Path | None
+    checkpoint: Path,
+    shards: Path,
+    split: str,
+    by: str | None,
+    allow_seen: bool,
+    device: str,
+    workers: int,
+    json_file: Path | None,
 ) -> None:
     """Measure CHECKPOINT (best.pt or last.pt of a run) on a split, beside constant predictions.
 
-    On the val split the command also writes a model card beside CHECKPOINT, model-card.md for best.pt.
+    On the val split the command also writes a model card beside CHECKPOINT, model-card.md for best.pt. The name of a
+    card of another data set than the checkpoint was trained on ends in the hash of that set.
+
+    A checkpoint knows its training samples. Where a split other than train holds some of them, nothing is measured
+    without --allow-seen.
     """
     from train.engine.outcome import evaluate_checkpoint
     from train.report.model_card import write_card
@@ -47,6 +59,7 @@ def main(
                 device_name=device,
                 workers=workers,
                 by=by,
+                allow_seen=allow_seen,
                 stopping=stopping,
                 reporter=console,
             )

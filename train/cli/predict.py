@@ -74,6 +74,8 @@ def main(
         folder.claim(sources)
         console = Console()
         tally = Tally(console, sources)
+        for line in tally.seen_lines(checkpoint, predictor.checkpoint):
+            console.say(line)
         if passed:
             console.say(f"skipped {passed} files of the folders: by their names they are neither images nor films")
 

@@ -54,7 +54,8 @@ GROUPS = {  # heading in --help -> options
     "Network and first weights": ("--network", "--backbone", "--width", "--norm", "--precision", "--compile",
                                           "--weights", "--init-from"),
     "Training data": ("--order", "--shuffle-shards", "--batch-size", "--micro-batch", "--augment",
-                          "--keep-labels", "--one-label", "--allow-missing", "--repeat-rare"),
+                          "--keep-labels", "--one-label", "--require-all", "--allow-missing",
+                          "--repeat-rare"),
     "Losses and steps (PART is shared or a task; if not asymmetric, all)": (
         "--learning-rate", "--threshold", "--coefficient", "--coefficients-from", "--balance"),
 }  # fmt: skip
@@ -113,6 +114,8 @@ GROUPS = {  # heading in --help -> options
 @click.option("--keep-labels", "stream__keep_labels", multiple=True, callback=pairs(float), metavar="TASK=X",
               help="Keep this share of a task's labels: boxes=0.1")  # fmt: skip
 @click.option("--one-label", "stream__one_label", is_flag=True, default=None, help="Keep one label of each sample")
+@click.option("--require-all", "stream__require_all", is_flag=True, default=None,
+              help="Use only samples that have all four labels")  # fmt: skip
 @click.option("--allow-missing", "stream__allow_missing", is_flag=True, default=None,
               help="Symmetric: also use samples that lack labels")  # fmt: skip
 @click.option("--repeat-rare", "stream__repeat_rare", type=int, metavar="N",

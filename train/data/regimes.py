@@ -21,6 +21,7 @@ def choose_samples(config: RunConfig, samples: Sequence[SampleRef]) -> tuple[lis
     """
     if not samples:
         raise ValueError(f"{config.shards} has no train sample: there is nothing to train on")
+    samples, lines = _whole_samples(config, samples) if config.stream.require_all else (samples, [])
     held = count_labels(config, samples)
     samples = keep_labels(samples, config.stream.keep_labels, one=config.stream.one_label)
     left = count_labels(config, samples)
@@ -40,10 +41,18 @@ def choose_samples(config: RunConfig, samples: Sequence[SampleRef]) -> tuple[lis
         why = "lack one of the four labels" if needed else "have no label that this run trains"
         line += f"; {passed} passed over: they {why}"
     dropped = {task: held[task] - left[task] for task in config.tasks if held[task] > left[task]}
-    lines = [line]
+    lines.append(line)
     if dropped:
         lines.append("labels left unused on purpose: " + ", ".join(f"{task} {n}" for task, n in dropped.items()))
     return chosen, lines
+
+
+def _whole_samples(config: RunConfig, samples: Sequence[SampleRef]) -> tuple[list[SampleRef], list[str]]:
+    """Return the samples with the labels of all tasks, whichever tasks the run has, and a line that counts them."""
+    whole = [ref for ref in samples if set(TASKS) <= set(ref.labels)]
+    if not whole:
+        raise ValueError(f"no train sample of {config.shards} has all four labels: leave out --require-all")
+    return whole, [f"--require-all: {len(whole)} of {len(samples)} train samples have all four labels and are used"]
 
 
 def count_labels(config: RunConfig, samples: Sequence[SampleRef]) -> Counter[str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from train.deploy.inputs import Frame, Source
+from train.deploy.inputs import Frame, ShardSplit, Source
+from train.engine.checkpoint import Checkpoint
 from train.engine.run import Reporter
+from train.engine.seen import count_seen, seen_line
 
 _LINES = 10  # inputs that are left out, and remarks, that get a line of their own; films always do
 
@@ -17,11 +20,18 @@ class Tally:
 
     def __init__(self, reporter: Reporter, sources: Sequence[Source]) -> None:
         self._reporter = reporter
+        self._sources = sources
         self._expected = sum(source.count() for source in sources)
         self.names: list[str] = []
         self.left_out: list[Frame] = []
         self._frames: dict[str, dict[str, float | int | None]] = {}  # by name: where it is in its file
         self._remarks: list[dict[str, str]] = []
+
+    def seen_lines(self, path: Path, checkpoint: Checkpoint) -> list[str]:
+        """Return a line for each set of shards: how many of its samples the checkpoint was trained on."""
+        splits = [source for source in self._sources if isinstance(source, ShardSplit)]
+        keys = {str(source.shards.folder): [ref.key for ref in source.samples] for source in splits}
+        return [seen_line(path, count_seen(checkpoint, of), len(of), folder) for folder, of in keys.items()]
 
     def done(self, frame: Frame) -> None:
         """Count a frame that was predicted, or an input without a picture."""

@@ -17,6 +17,7 @@ from shards.classes import BOX_CLASSES, SEGMENTATION_CLASSES
 from shards.reader import ShardSet
 from shards.writer import PARTIAL, flush_to_disk
 from train.config import ConfigError, Document, RunConfig, to_document
+from train.presets import build_config
 from train.run_folder import BEST, FREE_KEYS, LAST
 from train.tasks.definition import TaskContext
 
@@ -148,7 +149,8 @@ def _difference(theirs: list[str], ours: list[str]) -> str:
 
 def check_resumable(checkpoint: Checkpoint, config: RunConfig, manifest_sha256: str, path: Path) -> None:
     """Raises ValueError with the differences where going on would not be the same run."""
-    differences = config_differences(checkpoint["config"], to_document(config))
+    held = to_document(build_config(checkpoint["config"]))  # with the settings that are younger than the checkpoint
+    differences = config_differences(held, to_document(config))
     if checkpoint["manifest_sha256"] != manifest_sha256:
         there, here = checkpoint["manifest_sha256"][:12], manifest_sha256[:12]
         differences.append(f"the data set (manifest {there} there, {here} in {config.shards})")

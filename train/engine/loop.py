@@ -43,6 +43,8 @@ def train(run: Run, reporter: Reporter, listener: Listener | None = None) -> Non
         run.save(LAST)
         validate_epoch(run, reporter)
         run.save(LAST)
+    if run.ranks.is_main and run.val.samples and run.progress.best is None:
+        reporter.say("no val loss was finite in any epoch: best.pt is the last epoch's, chosen by nothing")
 
 
 def train_epoch(run: Run, reporter: Reporter) -> None:

@@ -31,6 +31,7 @@ from train.engine.run import (
     open_stream,
 )
 from train.engine.sample_predictions import save_extremes, save_predictions
+from train.engine.seen import check_unseen, count_seen, seen_line
 from train.presets import build_config
 from train.run_folder import BEST, EVALUATION_FILE, EXTREMES, PICTURES, PIECES
 
@@ -140,18 +141,25 @@ def evaluate_checkpoint(
     device_name: str,
     workers: int,
     by: str | None = None,
+    allow_seen: bool = False,
     stopping: Callable[[], bool],
     reporter: Reporter,
 ) -> tuple[dict[str, Any], str]:
     """A checkpoint's metrics on a split of any set of shards, beside constants from that set's train split.
 
     `by` camera or scene: those of each one too, from the same pass. Returns the record, as in `eval.json`, and the
-    config of the checkpoint's run as TOML.
+    config of the checkpoint's run as TOML. Raises ValueError where the checkpoint was trained on samples of a split
+    that is not train, unless `allow_seen`.
     """
     checkpoint = load_checkpoint(path)
     config, facts = build_config(checkpoint["config"]), checkpoint["facts"]
     shards = open_shards(folder)
     check_data(facts, shards, path)
+    keys, what = [ref.key for ref in shards.samples(split)], f"{split} of {folder}"
+    seen = count_seen(checkpoint, keys)
+    if split != "train" and not allow_seen:
+        check_unseen(path, seen, len(keys), what)
+    reporter.say(seen_line(path, seen, len(keys), what))
     device = find_device(device_name)
     objective = _restored(config, checkpoint, device)
     stream, train = (open_stream(shards, shards.samples(name), workers, device, stopping) for name in (split, "train"))
@@ -173,6 +181,7 @@ def evaluate_checkpoint(
     record = {
         "checkpoint": str(path),
         "split": split,
+        "seen": seen,  # samples of the split that the checkpoint was trained on
         **_origin(config, facts, shards, objective),
         "tasks": list(checkpoint["tasks"]),
         "trained": _trained(checkpoint),

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.heads import GRID, SLOTS
 from models.multitask import MultiTaskNet
@@ -35,6 +36,7 @@ from train.engine.initial_weights import find_start
 from train.engine.objective import Objective
 from train.engine.precision import set_float32_mode, settle_precision
 from train.engine.provenance import provenance
+from train.engine.seen import SEEN, count_seen, digests, joined, seen_by, seen_line
 from train.engine.step import TrainingStep
 from train.run_folder import BASELINES_FILE, BEST, CONFIG_FILE, EVALUATION_FILE, LAST, METRICS_FILE
 from train.sample_pieces import Pieces
@@ -100,6 +102,7 @@ class Run:
     progress: Progress
     ranks: ProcessGroup
     stopping: Callable[[], bool]  # whether a signal asked this process to stop
+    seen: Tensor  # digests of the keys of all samples that the weights were trained on
     baselines: Baselines = field(default_factory=dict)
     listener: Listener | None = None  # on the first rank, while it trains
 
@@ -138,6 +141,7 @@ class Run:
             "tasks": list(self.tasks),
             "counts": self.counts,
             "made_by": provenance(),
+            SEEN: self.seen,
         }
         if name == LAST:
             checkpoint["steps"] = self.steps.state_dict()
@@ -184,10 +188,11 @@ def prepare(
         reporter.say(line)
     seed_everything(config.seed)
     if checkpoint is None:
-        config, facts, network = new_network(config, shards, reporter)
+        config, facts, network, seen = new_network(config, shards, reporter)
     else:
         facts, network = checkpoint["facts"], build_network(config, checkpoint["facts"])
         network.load_state_dict(checkpoint["weights"])
+        seen = seen_by(checkpoint)
     if ranks.is_main:
         write_config(config, facts)
     for text in plan_warnings(config, ranks.size):
@@ -204,7 +209,8 @@ def prepare(
     train = Stream(shards, samples, workers=workers, device=device, augment=config.augment, seed=config.seed)
     val = open_stream(shards, val_samples, config.workers, device, stopping)
     tasks = trained_tasks(config, samples, reporter)
-    return Run(config, facts, shards, tasks, samples, train, val, objective, steps, progress, ranks, stopping)
+    seen = joined(seen, digests(ref.key for ref in samples))
+    return Run(config, facts, shards, tasks, samples, train, val, objective, steps, progress, ranks, stopping, seen)
 
 
 def claim_folder(folder: Path, resume: bool, reporter: Reporter) -> Checkpoint | None:
@@ -275,13 +281,19 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def new_network(config: RunConfig, shards: ShardSet, reporter: Reporter) -> tuple[RunConfig, Document, MultiTaskNet]:
-    """First weights, and the config with what `auto` came to."""
+def new_network(
+    config: RunConfig, shards: ShardSet, reporter: Reporter
+) -> tuple[RunConfig, Document, MultiTaskNet, Tensor]:
+    """Return the config with `auto` replaced, the network with its first weights, and what those were trained on."""
     start = find_start(config, reporter)
     facts = network_facts(shards.size_px, shards.max_m, normalise=start.normalise, weights=start.found)
     network = build_network(start.config, facts)
     start.load(network, facts, reporter)
-    return start.config, facts, network
+    if start.checkpoint is not None:
+        keys = [ref.key for ref in shards.samples("val")]
+        count = count_seen(start.checkpoint, keys)
+        reporter.say(seen_line(Path(str(config.init_from)), count, len(keys), f"val of {config.shards}"))
+    return start.config, facts, network, seen_by(start.checkpoint)
 
 
 def write_config(config: RunConfig, facts: Document) -> None:

@@ -23,9 +23,15 @@ _REGIMES = {
 }
 
 
-def card_path(checkpoint: Path) -> Path:
-    """`model-card.md` beside `best.pt`; the name of any other checkpoint comes first: `last.model-card.md`."""
-    return checkpoint.with_name(CARD_FILE if checkpoint.name == BEST else f"{checkpoint.stem}.{CARD_FILE}")
+def card_path(checkpoint: Path, record: Mapping[str, Any]) -> Path:
+    """`model-card.md` beside `best.pt`; the name of any other checkpoint comes first: `last.model-card.md`.
+
+    A card of another data set than the checkpoint was trained on ends in that set's hash: `model-card-1f2e3d4c.md`.
+    """
+    path = checkpoint.with_name(CARD_FILE if checkpoint.name == BEST else f"{checkpoint.stem}.{CARD_FILE}")
+    measured = record["manifest_sha256"]
+    other = measured != record.get("trained", record)["manifest_sha256"]
+    return path.with_stem(f"{path.stem}-{measured[:8]}") if other else path
 
 
 def write_card(checkpoint: Path, record: Mapping[str, Any], config_toml: str) -> str:
@@ -34,7 +40,7 @@ def write_card(checkpoint: Path, record: Mapping[str, Any], config_toml: str) ->
     A card whose first line was changed belongs to whoever changed it and is kept. Neither that nor a folder that
     cannot be written is an error.
     """
-    path = card_path(checkpoint)
+    path = card_path(checkpoint, record)
     try:
         if path.exists() and not path.read_text("utf-8", errors="replace").startswith(MARK):
             return f"{path} is left as it is: its first line says that it is not ours any more"
