@@ -37,7 +37,7 @@ from shards.schema import MANIFEST, PREVIOUS_MANIFEST, index_name
 from shards.writer import PARTIAL
 
 _PARTIAL_NAME = re.compile(
-    rf"^(?:(?P<shard>(?:train|val)-\d{{6}})\.(?:tar\.\d+(?:\.[0-9a-f]+)?|index\.json)|manifest\.json){re.escape(PARTIAL)}$"
+    rf"^(?:(?P<shard>(?:train|val|test)-\d{{6}})\.(?:tar\.\d+(?:\.[0-9a-f]+)?|index\.json)|manifest\.json){re.escape(PARTIAL)}$"
 )
 
 

@@ -6,16 +6,17 @@ import hashlib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 import orjson
 
 from preprocess.convert import files_of
 from preprocess.fingerprints import fingerprints
-from preprocess.rules import Rules, SplitRule
+from preprocess.rules import Rules
 from preprocess.segmentation import check_class_list
 from preprocess.source import FileRef, Frame, Source, locate
+from preprocess.split import split_frames
+from preprocess.windows import timestamp_us
 from shards.codec import decode_json
 from shards.geometry import FRONT_CENTER, Calibration, parse_calibrations
 from shards.manifest import LeftOut
@@ -49,7 +50,7 @@ class Plan:
     fingerprints: dict[str, str]  # of the labels in the set
     bus: dict[str, FileRef]  # by scene
     shards: tuple[ShardPlan, ...]
-    left_out: tuple[LeftOut, ...]  # frames without an image
+    left_out: tuple[LeftOut, ...]  # frames without an image, and those in the gap of the split
     data_set: str | None = None  # the name in the source's cams_lidars.json; A2D2's own has none
 
     @property
@@ -79,20 +80,21 @@ def make_plan(source: Source, rules: Rules, *, checksum: bool = False) -> Plan:
     calibrations = _calibrations(source.calibration, cameras) if rules.geometry.undistort else {}
     prints = fingerprints(rules, calibrations)
     labels = (*prints, TIMESTAMP)
-    split_of = split_frames(kept, rules.split)
+    split = split_frames(kept, rules.split, timestamp_us)
+    left_out += tuple(LeftOut(key, "frame", reason, bad=False) for key, reason in split.left_out.items())
     bus = {scene: _identity(file, checksum) for scene, file in source.bus.items()}
     shards = []
-    for split in SPLITS:
+    for name in SPLITS:
         frames = [
             PlannedFrame(frame, _sources(frame, bus.get(frame.scene), labels, checksum))
             for frame in kept
-            if split_of[frame.key] == split
+            if split.of.get(frame.key) == name
         ]
         for index, start in enumerate(range(0, len(frames), rules.shard_samples)):
             chunk = tuple(frames[start : start + rules.shard_samples])
-            shards.append(ShardPlan(shard_name(split, index), split, chunk, _recipe(chunk, prints)))
-    name = _data_set(source.calibration)
-    return Plan(rules, calibrations, prints, dict(source.bus), tuple(shards), left_out, name)
+            shards.append(ShardPlan(shard_name(name, index), name, chunk, _recipe(chunk, prints)))
+    data_set = _data_set(source.calibration)
+    return Plan(rules, calibrations, prints, dict(source.bus), tuple(shards), left_out, data_set)
 
 
 def _data_set(file: FileRef | None) -> str | None:
@@ -121,28 +123,6 @@ def _calibrations(file: FileRef | None, cameras: list[str]) -> dict[str, Calibra
             f"cameras {', '.join(missing)} need cams_lidars.json under --root: only front center is built in"
         )
     return {camera: known[camera] for camera in cameras}
-
-
-def split_frames(frames: list[Frame], rule: SplitRule) -> dict[str, str]:
-    """Key -> split, for frames in order of (scene, camera, id).
-
-    `tail`: of the n frames of a (scene, camera) the first max(1, int((1 - val_fraction) n)) are train (the thesis).
-    `scene`: the same of the scenes, so that whole scenes, the last ones, are held out.
-    """
-    if rule.by == "scene":
-        scenes = sorted({frame.scene for frame in frames})
-        train_scenes = set(scenes[: _train_count(len(scenes), rule)])
-        return {frame.key: "train" if frame.scene in train_scenes else "val" for frame in frames}
-    split_of: dict[str, str] = {}
-    for _, members in groupby(frames, key=lambda frame: (frame.scene, frame.camera)):
-        group = list(members)
-        train = _train_count(len(group), rule)
-        split_of |= {frame.key: "train" if place < train else "val" for place, frame in enumerate(group)}
-    return split_of
-
-
-def _train_count(n: int, rule: SplitRule) -> int:
-    return max(1, int((1 - rule.val_fraction) * n))
 
 
 def _sources(frame: Frame, bus: list[int] | None, labels: Sequence[str], checksum: bool) -> dict[str, str]:

@@ -20,7 +20,7 @@ from shards.reader import MemberReader
 from shards.schema import META, TIMESTAMP, index_name
 
 OLD = ".a2d2-old"
-_OWN_INDEX = re.compile(r"^(?P<shard>(?:train|val)-\d{6})\.index\.json(?:\.a2d2-old)?$")
+_OWN_INDEX = re.compile(r"^(?P<shard>(?:train|val|test)-\d{6})\.index\.json(?:\.a2d2-old)?$")
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,18 @@ class SteeringRule:
 class SplitRule:
     """The frames that are held out."""
 
-    # tail: the end of each (scene, camera), as in the thesis; scene: whole scenes, the last ones
+    # tail: the end of each scene, at one moment for all cameras; scene: whole scenes, the last ones
     by: Literal["tail", "scene"] = "tail"
     val_fraction: Annotated[float, Meta(ge=0, le=1, description="it is a share")] = 0.2  # of the frames, or the scenes
+    # of them likewise, the very last ones; a third split that amtl-eval --split test alone reads
+    test_fraction: Annotated[float, Meta(ge=0, le=1, description="it is a share")] = 0.0
+    # s, of tail: frames closer than half of it to a cut are left out, so that two splits lie this far apart
+    gap_s: Annotated[float, Meta(ge=0, description="it is a time")] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.val_fraction + self.test_fraction > 1:
+            total = self.val_fraction + self.test_fraction
+            raise ValueError(f"split.val_fraction + test_fraction must be in 0..1, got {total:g}: they are shares")
 
 
 _Share = Annotated[float, Meta(ge=0, le=1, description="it is a share")]

@@ -72,8 +72,7 @@ def _changes_since(plan: Plan, out: Path) -> list[str]:
 
 def manifest_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
     """The samples, labels and bytes of a finished set, per split."""
-    for split in SPLITS:
-        total = manifest["totals"][split]
+    for split, total in manifest["totals"].items():
         labels = ", ".join(
             f"{task} {total['labels'].get(task, 0)}" for task in TASKS if task in manifest["fingerprints"]
         )
@@ -129,9 +128,12 @@ def count_bad_frames(manifest: Mapping[str, Any]) -> int:
 def summary_lines(summary: Summary, size_px: int) -> Iterator[str]:
     """The census of a set as tables."""
     yield f"{'split':<8}{'samples':>9}" + "".join(f"{label:>14}" for label in LABELS)
-    for split in SPLITS:
+    for split in (split for split in SPLITS if split != "test" or summary.samples[split]):
         counts = "".join(f"{summary.labels[split, label]:>14}" for label in LABELS)
         yield f"{split:<8}{summary.samples[split]:>9}{counts}"
+    if summary.val_timed:
+        hint = "; split.gap_s or split.by = 'scene' keeps them apart" if summary.val_near_train else ""
+        yield f"val frames with a train frame within 1 s: {summary.val_near_train} of {summary.val_timed}{hint}"
     yield from _class_lines(summary)
     yield from _box_lines(summary)
     if summary.depth_samples:

@@ -33,14 +33,14 @@ class BusWindows:
         if file is None:
             return {frame.key: NO_BUS_WINDOW for frame in frames}
         try:
-            return bus_windows(file.read(), self._signals, frames, _timestamp_us)
+            return bus_windows(file.read(), self._signals, frames, timestamp_us)
         except Mismatch as reason:
             return {frame.key: BusWindow(mismatch=str(reason)) for frame in frames}
         except (ValueError, OSError) as error:
             return {frame.key: BusWindow(bad=reason_of(error)) for frame in frames}
 
 
-def _timestamp_us(frame: Frame) -> int | None:
+def timestamp_us(frame: Frame) -> int | None:
     """The exposure's time; None where there is none that can be read, which the conversion of the frame notes."""
     try:
         return read_timestamp_us(frame.files["camera_json"].read())

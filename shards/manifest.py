@@ -161,7 +161,11 @@ def build_manifest(
         "versions": library_versions(),
         "rules": rules,
         "fingerprints": fingerprints,
-        "totals": {split: _totals([shard for shard in shards if shard["split"] == split]) for split in SPLITS},
+        "totals": {
+            split: _totals(of_split)
+            for split in SPLITS
+            if (of_split := [shard for shard in shards if shard["split"] == split]) or split != "test"
+        },
         "shards": shards,
         "checks": measure_set(_measured(indexes)),
         "absent": _sum_absent(indexes),

@@ -13,7 +13,7 @@ FORMAT_VERSION = 1
 Task = Literal["steering", "segmentation", "boxes", "depth"]
 TASKS: tuple[str, ...] = get_args(Task)  # the order of an image's items under --order samples
 LABELS = ("image", *TASKS)  # everything with a conversion rule and a fingerprint of its own
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")  # a set has test where its rules ask for it
 
 MEMBERS: dict[str, tuple[str, ...]] = {  # label -> the member names it may have, one of them in any one set
     "image": ("image.jpg", "image.png"),

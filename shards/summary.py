@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,9 @@ from shards.schema import SPLITS, STEERING_STEPS
 Meta = Mapping[str, Any]  # a sample's meta.json
 
 STEERING_EDGES_DEG = (-540, -180, -90, -45, -20, -5, 5, 20, 45, 90, 180, 540)
+
+
+_NEAR_US = 1_000_000  # frames that are no further apart show nearly the same
 
 
 @dataclass
@@ -36,11 +39,13 @@ class Summary:
     depth_samples: int = 0
     angles_deg: list[float] = field(default_factory=list)  # the last of each window
     windows_timed: int = 0  # windows of samples whose image has a time
+    val_timed: int = 0  # val frames with a time
+    val_near_train: int = 0  # of these, with a train frame of their scene, of any camera, within one second
     windows_later: int = 0  # of these, where the last 10 values are all later than the image
 
     def as_document(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
-        labels: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
+        labels: dict[str, dict[str, int]] = {split: {} for split in SPLITS if split != "test" or self.samples[split]}
         for (split, label), count in sorted(self.labels.items()):
             labels[split][label] = count
         return {
@@ -55,6 +60,8 @@ class Summary:
             "depth_samples": self.depth_samples,
             "depth_pixels": self.depth_pixels,
             "steering_histogram_deg": dict(steering_histogram(self.angles_deg)) if self.angles_deg else {},
+            "val_timed": self.val_timed,
+            "val_with_train_within_1_s": self.val_near_train,
             "steering_windows_timed": self.windows_timed,
             "steering_windows_later_than_image": self.windows_later,
         }
@@ -63,16 +70,29 @@ class Summary:
 def summarise(shard_set: ShardSet, progress: Callable[[int], None]) -> Summary:
     """Read every sample's meta.json, and the steering windows. `progress` is called with the samples done."""
     summary = Summary()
+    times_us: dict[str, list[int]] = {split: [] for split in SPLITS}
     for split in SPLITS:
         for ref in shard_set.samples(split):
             meta = shard_set.meta(ref)
             summary.samples[split] += 1
+            if meta["timestamp_us"] is not None:
+                times_us[split].append(meta["timestamp_us"])
             summary.labels.update((split, label) for label in ref.labels)
             for label, add in _ADD.items():
                 if label in ref.labels:
                     add(summary, ref, meta, shard_set)
             progress(1)
+    summary.val_timed = len(times_us["val"])
+    summary.val_near_train = count_near(times_us["val"], times_us["train"], _NEAR_US)
     return summary
+
+
+def count_near(times: Sequence[int], others: Sequence[int], within: int) -> int:
+    """Return how many of the times have one of the others at most `within` away."""
+    ordered = np.sort(np.array(others, dtype=np.int64))
+    places = [(np.searchsorted(ordered, time - within), np.searchsorted(ordered, time + within, "right"))
+              for time in times]  # fmt: skip
+    return sum(int(first < end) for first, end in places)
 
 
 def _add_segmentation(summary: Summary, _: SampleRef, meta: Meta, __: ShardSet) -> None:

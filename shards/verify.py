@@ -16,7 +16,7 @@ from shards.manifest import ShardIndex
 from shards.reader import SampleRef, ShardSet
 from shards.schema import LABELS, META, STEERING_STEPS
 
-_SHARD_NAME = re.compile(r"^(?:train|val)-\d{6}\.tar$")
+_SHARD_NAME = re.compile(r"^(?:train|val|test)-\d{6}\.tar$")
 
 
 def verify(shard_set: ShardSet, progress: Callable[[int], None]) -> list[str]:

@@ -24,7 +24,7 @@ from shards.schema import MANIFEST, index_name
 from train.config import RunConfig
 
 HELD = 4  # shards in memory, and in a block of the shuffle, where nothing else is asked for
-_SHARD = re.compile(r"(?:train|val)-\d{6}\.tar")
+_SHARD = re.compile(r"(?:train|val|test)-\d{6}\.tar")
 _FETCHERS = 8  # indexes fetched at once
 
 
