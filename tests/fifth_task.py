@@ -144,6 +144,9 @@ class SpeedScore:
     def parts(self) -> list[Part]:
         return [{"of": "all", "count": len(self.errors), "values": self.compute()}]
 
+    def details(self) -> dict[str, Any]:
+        return {}
+
 
 class MeanSpeed:
     """The mean of all labels."""

@@ -381,3 +381,9 @@ def test_a_checkpoint_from_before_a_setting_can_be_resumed(tiny: Path, tmp_path:
     held = load_checkpoint(path)
     del held["config"]["stream"]["require_all"]
     check_resumable(held, config, held["manifest_sha256"], path)
+
+
+def test_gradients_that_no_step_has_used_are_said(tiny: Path, tmp_path: Path):
+    _, reporter = go(config_of("asymmetric", tiny, tmp_path / "run", epochs=1))
+    assert any("training ended with gradients that no step has used, of items: shared 3" in line
+               for line in reporter.lines)  # fmt: skip

@@ -52,6 +52,7 @@ class Evaluation:
     scores: dict[str, Scores]
     parts: dict[str, list[Part]]  # by class, distance or angle
     extremes: dict[str, dict[str, list[tuple[str, float]]]]  # task -> best and worst -> (sample key, loss)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)  # by task: confusion matrices, curves
     groups: dict[str, Evaluation] = field(default_factory=dict)  # the same of each camera or scene
 
     def total(self, divisors: Mapping[str, float]) -> float | None:
@@ -77,6 +78,7 @@ class Evaluation:
             "metrics": metric_rows(self.scores, baselines),
             "parts": {task: part_rows(task, parts, baselines) for task, parts in self.parts.items()},
             "extremes": self.extremes,
+            "details": self.details,
         }
 
 
@@ -126,6 +128,7 @@ class Measure:
             scores={task: self.scores[task].compute() for task in seen},
             parts={task: self.scores[task].parts() for task in seen},
             extremes={task: self.extremes[task].named() for task in seen},
+            details={task: self.scores[task].details() for task in seen},
         )
 
 

@@ -43,8 +43,16 @@ def train(run: Run, reporter: Reporter, listener: Listener | None = None) -> Non
         run.save(LAST)
         validate_epoch(run, reporter)
         run.save(LAST)
+    say_pending(run, reporter)
     if run.ranks.is_main and run.val.samples and run.progress.best is None:
         reporter.say("no val loss was finite in any epoch: best.pt is the last epoch's, chosen by nothing")
+
+
+def say_pending(run: Run, reporter: Reporter) -> None:
+    """Say which parameter groups end with gradients that no step has used; more epochs would use them."""
+    pending = [f"{part} {count}" for part, count in run.steps.counters.items() if count]
+    if pending and run.ranks.is_main:
+        reporter.say(f"training ended with gradients that no step has used, of items: {', '.join(pending)}")
 
 
 def train_epoch(run: Run, reporter: Reporter) -> None:
@@ -151,7 +159,9 @@ def measure_epoch(run: Run, reporter: Reporter) -> None:
     if best:
         progress.best, progress.best_result = value, record
         run.save(BEST)
-    short = {name: value for name, value in record.items() if name not in ("parts", "extremes")}  # see eval.json
+    short = {
+        name: value for name, value in record.items() if name not in ("parts", "extremes", "details")
+    }  # see eval.json
     write_line(run, {"kind": "epoch", "best": best, **short})
     if run.listener is not None:
         if run.val.samples:

@@ -11,14 +11,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torchmetrics import MeanMetric
-from torchmetrics.detection import MeanAveragePrecision
 
 from shards.classes import BOX_CLASSES, BOX_COLOURS
 from shards.codec import decode_npy_into
 from shards.draw import Box, Picture, outline_boxes
 from shards.schema import BOX_VALUES, Task
-from train.tasks.box_grid import best_overlaps, boxes_of_grid, class_values, detections, suppressed
+from train.tasks.box_grid import boxes_of_grid, class_values, suppressed
+from train.tasks.box_score import BoxScore
 from train.tasks.definition import (
     Breakdown,
     Colour,
@@ -26,14 +25,11 @@ from train.tasks.definition import (
     Constant,
     Metric,
     Output,
-    Part,
-    Scores,
     StoredLabel,
     TaskContext,
     TrainingDefaults,
     Words,
 )
-from train.tasks.tensors import ALONE
 from train.tasks.yolo_loss import boxes_loss
 
 _AP = (Metric("boxes", "AP50", "%", higher_is_better=True), Metric("boxes", "AP50:95", "%", higher_is_better=True))
@@ -219,57 +215,6 @@ def mirror_boxes(grid: NDArray[np.float32]) -> NDArray[np.float32]:
     present = mirrored[..., 0] > 0
     mirrored[..., 1] = np.where(present, 1 - mirrored[..., 1], mirrored[..., 1])
     return mirrored
-
-
-class BoxScore:
-    """The thesis's mean best IoU, pooled over all ground-truth boxes, and mAP after non-maximum suppression."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = names
-        self.best = MeanMetric(**ALONE).set_dtype(torch.float64)
-        self.counts = torch.zeros(len(names), dtype=torch.int64)  # true boxes per class
-        self.average_precision = MeanAveragePrecision(
-            box_format="xyxy", backend="faster_coco_eval", extended_summary=True, **ALONE
-        )
-
-    def update(self, pred: Tensor, label: Tensor) -> None:
-        """Both (B, rows, columns, slots, 5 + C), see shards: objectness, x, y in the cell, w, h of the image."""
-        for grid, truth in zip(pred.float().cpu(), label.float().cpu(), strict=True):
-            boxes, objects = boxes_of_grid(truth), truth[..., 0].flatten() > 0
-            true_boxes, true_classes = boxes[objects], class_values(truth).argmax(1)[objects]
-            if len(true_boxes):
-                self.best.update(best_overlaps(grid, true_boxes).double())
-            self.counts += torch.bincount(true_classes, minlength=len(self.counts))
-            found, scores, classes = detections(grid)
-            self.average_precision.update(
-                [{"boxes": found, "scores": scores, "labels": classes}],
-                [{"boxes": true_boxes, "labels": true_classes}],
-            )
-
-    def compute(self) -> Scores:
-        """All in percent."""
-        if not self.counts.any():
-            return dict.fromkeys(("mean best IoU", "mAP50", "mAP50:95"))
-        result = self.average_precision.compute()
-        return {
-            "mean best IoU": 100 * self.best.compute().item(),
-            "mAP50": 100 * result["map_50"].item(),
-            "mAP50:95": 100 * result["map"].item(),
-        }
-
-    def parts(self) -> list[Part]:
-        """AP in percent of each class that has a true box; mAP is their mean."""
-        if not self.counts.any():
-            return []
-        result = self.average_precision.compute()  # torchmetrics caches it
-        precision = result["precision"][..., 0, -1]  # (IoU thresholds, recalls, classes): all areas, 100 detections
-        parts: list[Part] = []
-        for column, class_id in enumerate(result["classes"].flatten().tolist()):  # a single class comes as a number
-            if count := int(self.counts[class_id]):
-                of_class = precision[:, :, column].mean(1).tolist()
-                values: Scores = {"AP50": 100 * of_class[0], "AP50:95": 100 * sum(of_class) / len(of_class)}
-                parts.append({"of": self.names[class_id], "count": count, "values": values})
-        return parts
 
 
 class BoxConstants:

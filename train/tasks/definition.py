@@ -94,6 +94,9 @@ class Score(Protocol):
     def parts(self) -> list[Part]:
         """Return the breakdown."""
 
+    def details(self) -> dict[str, Any]:
+        """Return further results as plain values, such as a confusion matrix; empty where there are none."""
+
 
 @dataclass(frozen=True)
 class Constant:

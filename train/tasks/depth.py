@@ -252,6 +252,10 @@ class DepthScore:
         """MAE in metres and AbsRel by the true distance."""
         return self.bins.parts("m", ("MAE", "AbsRel"))
 
+    def details(self) -> dict[str, Any]:
+        """Return nothing: metrics and breakdown have it all."""
+        return {}
+
 
 class DepthConstants:
     """For each metric the constant that is best in it, and the median at each pixel of the sample."""

@@ -211,6 +211,12 @@ class SegmentationScore:
         pairs: Tensor = self.pairs.confmat
         return pairs.cpu()
 
+    def details(self) -> dict[str, Any]:
+        """Return the confusion matrix in pixels, truth by prediction, of the classes that occur in either."""
+        confusion = self.confusion()
+        ids = (confusion.sum(0) + confusion.sum(1)).nonzero().flatten()
+        return {"classes": [self.names[i] for i in ids.tolist()], "confusion": confusion[ids][:, ids].tolist()}
+
     def overlaps(self) -> Tensor:
         """(C,) float64 IoU; NaN for a class that occurs neither in truth nor in a prediction."""
         confusion = self.confusion()

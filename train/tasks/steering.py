@@ -33,6 +33,7 @@ from train.tasks.path_overlay import draw_path
 from train.tasks.tensors import ALONE, check_shapes, wide
 
 ANGLES_DEG = (0, 5, 20, 90)  # lower ends of the bins of the breakdown, by the true angle to either side
+WITHIN_DEG = (2, 5, 10)  # errors that are counted by themselves
 _MAE = Metric("steering", "MAE", "deg", higher_is_better=False)
 
 
@@ -177,12 +178,16 @@ class SteeringScore:
     def __init__(self, device: torch.device) -> None:
         self.error = MeanAbsoluteError(**ALONE).set_dtype(torch.float64).to(device)
         self.bins = BinnedSums(ANGLES_DEG, 1)
+        self.within = dict.fromkeys(WITHIN_DEG, 0)
 
     def update(self, pred: Tensor, label: Tensor) -> None:
         """Both (B, 10) degrees."""
         pred, label = pred.double(), label.double()
         self.error.update(pred, label)
-        self.bins.add(label.abs(), (pred - label).abs())
+        error = (pred - label).abs()
+        self.bins.add(label.abs(), error)
+        for bound in WITHIN_DEG:
+            self.within[bound] += int((error <= bound).sum())
 
     def compute(self) -> Scores:
         """MAE in degrees of the wheel."""
@@ -191,6 +196,13 @@ class SteeringScore:
     def parts(self) -> list[Part]:
         """MAE by the true angle."""
         return self.bins.parts("deg", ("MAE",))
+
+    def details(self) -> dict[str, Any]:
+        """Return the percentage of values with an error of at most 2, 5 and 10 degrees."""
+        total = self.bins.total
+        return (
+            {"within_deg": {str(bound): 100 * count / total for bound, count in self.within.items()}} if total else {}
+        )
 
 
 class SteeringConstants:
