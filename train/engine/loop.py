@@ -26,6 +26,8 @@ from train.engine.sample_predictions import choose_samples, predict_samples
 from train.run_folder import BEST, LAST, METRICS_FILE, metrics_lines
 from train.stop import Stopped
 
+_IN_EVALUATION = ("parts", "extremes", "details")  # eval.json has them, of the best epoch alone
+
 
 def train(run: Run, reporter: Reporter, listener: Listener | None = None) -> None:
     """Train to the last epoch. Raises Stopped, with `last.pt` written, once a stop was asked for.
@@ -159,9 +161,7 @@ def measure_epoch(run: Run, reporter: Reporter) -> None:
     if best:
         progress.best, progress.best_result = value, record
         run.save(BEST)
-    short = {
-        name: value for name, value in record.items() if name not in ("parts", "extremes", "details")
-    }  # see eval.json
+    short = {name: value for name, value in record.items() if name not in _IN_EVALUATION}
     write_line(run, {"kind": "epoch", "best": best, **short})
     if run.listener is not None:
         if run.val.samples:

@@ -178,7 +178,7 @@ class SteeringScore:
     def __init__(self, device: torch.device) -> None:
         self.error = MeanAbsoluteError(**ALONE).set_dtype(torch.float64).to(device)
         self.bins = BinnedSums(ANGLES_DEG, 1)
-        self.within = dict.fromkeys(WITHIN_DEG, 0)
+        self.within = torch.zeros(len(WITHIN_DEG), dtype=torch.int64)  # values with an error of at most each bound
 
     def update(self, pred: Tensor, label: Tensor) -> None:
         """Both (B, 10) degrees."""
@@ -186,8 +186,7 @@ class SteeringScore:
         self.error.update(pred, label)
         error = (pred - label).abs()
         self.bins.add(label.abs(), error)
-        for bound in WITHIN_DEG:
-            self.within[bound] += int((error <= bound).sum())
+        self.within += torch.stack([(error <= bound).sum() for bound in WITHIN_DEG]).cpu()
 
     def compute(self) -> Scores:
         """MAE in degrees of the wheel."""
@@ -200,9 +199,10 @@ class SteeringScore:
     def details(self) -> dict[str, Any]:
         """Return the percentage of values with an error of at most 2, 5 and 10 degrees."""
         total = self.bins.total
-        return (
-            {"within_deg": {str(bound): 100 * count / total for bound, count in self.within.items()}} if total else {}
-        )
+        if not total:
+            return {}
+        counts = zip(WITHIN_DEG, self.within.tolist(), strict=True)
+        return {"within_deg": {str(bound): 100 * count / total for bound, count in counts}}
 
 
 class SteeringConstants:
