@@ -20,7 +20,7 @@ from train.tasks import DEFINITIONS
 from train.tasks.definition import Constant, Part, Score, Scores, TaskContext
 
 _BATCH = 8  # samples whose labels are looked at together
-_FORMAT = 3  # of the file in a run folder
+_FORMAT = 4  # of the file in a run folder
 
 
 class Measured(TypedDict):

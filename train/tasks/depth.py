@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,6 @@ from train.tasks.definition import (
     Breakdown,
     Colour,
     ColourScale,
-    Constant,
     Metric,
     Output,
     Part,
@@ -31,15 +29,11 @@ from train.tasks.definition import (
     TrainingDefaults,
     Words,
 )
-from train.tasks.pixel_histogram import PixelHistogram
+from train.tasks.depth_constants import DELTA1_RATIO, DepthConstants
 from train.tasks.tensors import ALONE, check_shapes, wide
 
 DEPTH_FLOOR = 1e-3  # of max_m: the logarithm's smallest argument, 12 cm
-DELTA1_RATIO = 1.25  # delta1 counts predictions within this factor of the truth
 DISTANCES_M = (0, 10, 20, 40, 80)  # lower ends of the bins of the breakdown, by the true distance
-_LEAST_M = 0.5  # where the logarithmic bins of a pixel's distances begin
-_PIXEL_BINS = 128  # of them: each 4 to 5 % farther than the last
-_BINS_PER_M = 256  # of the histogram of distances: the steps of 16-bit depth, finer than those of 8-bit depth
 _PACKED_STEPS_PER_M = 256  # of `pack`, as in 16-bit depth
 _LEAST_SCALE_PX = 320  # height of the scale at least, so that its words can be read
 _MAE = Metric("depth", "MAE", "m", higher_is_better=False)
@@ -255,62 +249,3 @@ class DepthScore:
     def details(self) -> dict[str, Any]:
         """Return nothing: metrics and breakdown have it all."""
         return {}
-
-
-class DepthConstants:
-    """For each metric the constant that is best in it, and the median at each pixel of the sample."""
-
-    def __init__(self, max_m: float) -> None:
-        self.max_m = max_m
-        self.returns = torch.zeros(int(max_m * _BINS_PER_M) + 2, dtype=torch.int64)  # per step of distance
-        self.pixels = PixelHistogram(_PIXEL_BINS)
-
-    def update(self, label: Tensor) -> None:
-        """(n, S, S) metres, 0 = no return."""
-        label = label.cpu()
-        valid = label > 0
-        bins = (label[valid] * _BINS_PER_M).round().long().clamp(max=len(self.returns) - 1)
-        self.returns += torch.bincount(bins, minlength=len(self.returns))
-        share = (label.clamp(min=_LEAST_M) / _LEAST_M).log() / math.log(self.max_m / _LEAST_M)
-        self.pixels.add((share * _PIXEL_BINS).long().clamp(0, _PIXEL_BINS - 1), valid)
-
-    def constants(self) -> list[Constant]:
-        """All in metres: four numbers, and (S, S)."""
-        if not self.returns.any():
-            return []
-        metres = torch.arange(len(self.returns), dtype=torch.float64) / _BINS_PER_M
-        counts = self.returns.double()
-        median = weighted_median(counts) / _BINS_PER_M
-        found = {
-            f"median {median:.2f} m": median,
-            "{:.2f} m, best in AbsRel": weighted_median(counts / metres.clamp(min=1 / _BINS_PER_M)) / _BINS_PER_M,
-            "mean {:.2f} m": (counts * metres).sum() / counts.sum(),
-            "{:.2f} m, best in delta1": best_within_ratio(counts, DELTA1_RATIO) / _BINS_PER_M,
-        }
-        constants = [Constant(name.format(value), value) for name, value in found.items()]
-        return [*constants, Constant("median of each pixel", self._pixel_medians(median))]
-
-    def _pixel_medians(self, median: Tensor) -> Tensor:
-        """(S, S) metres: a pixel without a return has the median of its row, a row without one that of all."""
-        cells = self.pixels.cells()
-        rows = cells.sum(1, keepdim=True).expand_as(cells)
-        chosen = torch.where(cells.any(-1, keepdim=True), cells, rows)
-        reached = chosen.cumsum(-1) * 2 >= chosen.sum(-1, keepdim=True)
-        middle = (reached.int().argmax(-1).double() + 0.5) / _PIXEL_BINS
-        metres = _LEAST_M * (self.max_m / _LEAST_M) ** middle
-        return self.pixels.to_pixels(torch.where(chosen.any(-1), metres, median))
-
-
-def best_within_ratio(counts: Tensor, ratio: float) -> Tensor:
-    """Return the bin whose values times 1/ratio..ratio hold the most counts, the bins' values growing evenly from 0."""
-    bins = torch.arange(len(counts), dtype=torch.float64)
-    below = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    low = (bins / ratio).floor().long() + 1
-    high = (bins * ratio).ceil().long().clamp(max=len(counts))
-    return (below[high] - below[low.clamp(max=len(counts))]).argmax().double()
-
-
-def weighted_median(counts: Tensor) -> Tensor:
-    """The lowest bin that at least half of all counts do not exceed."""
-    reached = counts.cumsum(0) * 2 >= counts.sum()
-    return reached.int().argmax().double()
