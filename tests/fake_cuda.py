@@ -158,6 +158,8 @@ def moved_bytes(func: Any, args: Any, inputs: list[Tensor], outputs: tuple[Tenso
     total = sum(stored_bytes(value) for value in (*inputs, *outputs))
     if func is aten.convolution.default and args[2] is not None:
         total += 2 * stored_bytes(outputs[0])
+    if func is aten.convolution_backward.default and args[3] is not None:  # the bias's gradient is a sum of its own
+        total += stored_bytes(args[0])
     return total
 
 

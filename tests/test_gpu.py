@@ -37,7 +37,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     library, out = folder / "fake_cuda_hooks.so", folder / "reports.json"
     built = subprocess.run(
         [compiler, "-std=c++20", "-shared", "-fPIC", "-O0", f"-I{TORCH}/include",
-         str(ROOT / "tests/fake_cuda_hooks.cpp"), "-o", str(library), f"-L{TORCH}/lib", "-lc10"],
+         str(ROOT / "tests/fake_cuda_hooks.cpp"), "-o", str(library), f"-L{TORCH}/lib", "-lc10",
+         f"-Wl,-rpath,{TORCH}/lib"],
         capture_output=True, text=True, check=False)  # fmt: skip
     if built.returncode:
         pytest.skip(f"the hooks of a fake GPU do not build here: {built.stderr.splitlines()[0]}")
@@ -91,7 +92,7 @@ def test_the_gpus_group_norm_is_pytorchs(groups: int, dtype: torch.dtype) -> Non
             out = torch.nn.functional.group_norm(maps, groups, weight, bias, 1e-5)
         out.backward(gradient)
         results.append([value.double() for value in (out, maps.grad, weight.grad, bias.grad)])
-    tolerance = {"rtol": 0, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 2e-2, "atol": 4e-2}
+    tolerance = {"rtol": 0, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 2e-2, "atol": 8e-2}
     for ours_of, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours_of, theirs, **tolerance)
 
@@ -116,11 +117,12 @@ def test_auto_is_bf16_where_the_device_computes_in_it(
 
 
 @pytest.mark.parametrize(("name", "rounded"), [("fp32", False), ("bf16", False), ("tf32", True)])
-def test_float32_is_rounded_where_tf32_was_asked_for(
-    name: Precision, rounded: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
-        monkeypatch.setattr(backend, "allow_tf32", not rounded)
-    precision.set_float32_mode(name)
-    assert torch.backends.cuda.matmul.allow_tf32 is rounded
-    assert torch.backends.cudnn.allow_tf32 is rounded
+def test_float32_is_rounded_where_tf32_was_asked_for(name: Precision, rounded: bool) -> None:
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    try:
+        products.allow_tf32 = convolutions.allow_tf32 = not rounded
+        precision.set_float32_mode(name)
+        assert (products.allow_tf32, convolutions.allow_tf32) == (rounded, rounded)
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before

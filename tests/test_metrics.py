@@ -208,6 +208,12 @@ def test_ap_of_each_class_that_has_a_true_box():
     assert score.compute()["mAP50:95"] == pytest.approx(sum(part["values"]["AP50:95"] for part in parts) / 2)
 
 
+def test_boxes_of_one_class_alone_are_measured():
+    score = BoxScore(BOX_CLASSES)
+    score.update(torch.stack([grid(CAR)]), torch.stack([grid(CAR)]))
+    assert [(part["of"], part["count"]) for part in score.parts()] == [("Car", 1)]
+
+
 @pytest.mark.parametrize("task", ["steering", "depth"])
 def test_a_small_error_is_not_lost_beside_a_large_one(task: str):
     """A float32 sum of 2^25 and 1 is 2^25."""

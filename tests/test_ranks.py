@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests import ranked
-from tests.tiny_shards import TRAIN, write_tiny_shards
+from shards.reader import ShardSet
+from tests import ranked, ranked_evaluation
+from tests.tiny_shards import ALL, TRAIN, write_tiny_shards
 from train.engine.checkpoint import load_checkpoint
 from train.engine.distributed import ProcessGroup, local_device
 
@@ -91,6 +94,35 @@ def test_the_command_on_two_processes_and_then_on_one(tmp_path: Path) -> None:
         torch.testing.assert_close(theirs["weights"][name], weight, rtol=0, atol=1e-4, msg=name)
     assert ours["progress"]["items"] == theirs["progress"]["items"]
     assert ours["counts"]["updates"] == theirs["counts"]["updates"]
+
+
+def assert_same_numbers(first: Any, second: Any, where: str = "") -> None:
+    """Counts and words to the last digit, other numbers to 1e-12."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_same_numbers(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), where
+        for place, pair in enumerate(zip(first, second, strict=True)):
+            assert_same_numbers(*pair, f"{where}[{place}]")
+    elif isinstance(first, float):
+        assert first == pytest.approx(second, rel=1e-12, abs=1e-12), where
+    else:
+        assert first == second, where
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_several_processes_measure_what_one_does(ranks: int, tmp_path: Path) -> None:
+    val = ((ALL, ("steering", "segmentation"), ALL), (ALL, ("depth",), ALL, ALL))
+    folder = write_tiny_shards(tmp_path / "shards", val=val)
+    alone = ranked_evaluation.measured(ShardSet(folder), ProcessGroup())
+    result = torchrun("-m", "tests.ranked_evaluation", folder, tmp_path / "result", ranks=ranks)
+    assert result.returncode == 0, result.stderr
+    for rank in range(ranks):
+        together, stopped = pickle.loads((tmp_path / f"result-{rank}").read_bytes())
+        assert_same_numbers(asdict(together), asdict(alone))
+        assert stopped is None
 
 
 def test_a_process_that_dies_ends_the_run_with_its_name(tmp_path: Path) -> None:

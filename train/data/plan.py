@@ -62,7 +62,7 @@ def plan_items(
     groups: list[MicroBatch] = []
     for window in _windows(items, thresholds[SHARED], counted[SHARED]):
         full = counted[SHARED] + len(window) == thresholds[SHARED]
-        ordered = sorted(window, key=lambda item: TASKS.index(item.task)) if by_task else window
+        ordered = sorted_by_task(window) if by_task else window
         chunks = list(_chunks(ordered, micro_batch, by_task))
         for chunk in chunks:
             builder = _Builder(chunk)
@@ -75,6 +75,16 @@ def plan_items(
                                         steps=full and chunk is chunks[-1]))  # fmt: skip
         counted[SHARED] = 0 if full else counted[SHARED] + len(window)
     return groups
+
+
+def sorted_by_task(window: Sequence[Item]) -> list[Item]:
+    """Return a window's items task by task; the items of a task keep their order."""
+    return sorted(window, key=lambda item: TASKS.index(item.task))
+
+
+def task_order(items: Sequence[Item], threshold: int, counted: int) -> list[Item]:
+    """Return items as `plan_items` takes them by task: sorted within each window of the shared part."""
+    return [item for window in _windows(items, threshold, counted) for item in sorted_by_task(window)]
 
 
 def plan_batches(reads: Sequence[SampleRequest], batch_size: int, micro_batch: int) -> list[MicroBatch]:

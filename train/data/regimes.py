@@ -11,7 +11,7 @@ from shards.reader import SampleRef
 from shards.schema import TASKS
 from train.config import SHARED, RunConfig
 from train.data.order import Item, epoch_order, group_reads
-from train.data.plan import MicroBatch, plan_batches, plan_items, remaining
+from train.data.plan import MicroBatch, plan_batches, plan_items, remaining, task_order
 
 
 def choose_samples(config: RunConfig, samples: Sequence[SampleRef]) -> tuple[list[SampleRef], list[str]]:
@@ -116,14 +116,20 @@ def plan_epoch(config: RunConfig, items: Sequence[Item], counters: Mapping[str, 
     return plan_batches(group_reads(items, together=True), config.stream.batch_size, config.stream.micro_batch)
 
 
-def plan_rest(config: RunConfig, items: Sequence[Item], done: int, counters: Mapping[str, int]) -> list[MicroBatch]:
-    """The groups of an epoch after its first `done` items, from the parts' counters as they are there.
+def plan_rest(
+    config: RunConfig, items: Sequence[Item], done: int, begun: Mapping[str, int], counters: Mapping[str, int]
+) -> list[MicroBatch]:
+    """Return the micro-batches of an epoch after its first `done` items.
+
+    `begun` and `counters` are the counters of the parts before the epoch, and after those items.
 
     Raises ValueError where a batched regime has no group that ends there.
     """
-    if config.mode == "asymmetric":
-        return plan_epoch(config, items[done:], counters)
-    return remaining(plan_epoch(config, items, counters), done)
+    if config.mode != "asymmetric":
+        return remaining(plan_epoch(config, items, begun), done)
+    if config.balance.method == "pcgrad":
+        items = task_order(items, config.threshold[SHARED], begun[SHARED])
+    return plan_epoch(config, items[done:], counters)
 
 
 def plan_warnings(config: RunConfig, ranks: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,15 @@ from torch import Tensor
 
 from train.config import ConfigError
 from train.data.grouping import WHOLE, Grouping, rows_of_groups
-from train.data.order import cut_batches, label_reads
+from train.data.order import SampleRequest, cut_batches, label_reads
 from train.data.stream import Batch, Stream
 from train.engine.baselines import Baselines
+from train.engine.distributed import ProcessGroup
 from train.engine.objective import Objective
+from train.stop import Stopped
 from train.tasks import DEFINITIONS, all_metrics
 from train.tasks.definition import Metric, Part, Score, Scores, TaskContext
+from train.tasks.merging import merge_score
 
 EXTREMES = 2  # samples of each kind, best and worst, that are remembered for each task
 LOSS = "loss"  # the criterion that is no metric
@@ -118,6 +122,15 @@ class Measure:
         self.labels[task] += len(label)
         self.scores[task].update(pred, label)
 
+    def merge(self, other: Measure) -> None:
+        """Add what another process measured of the samples after these."""
+        self.samples += other.samples
+        for task, score in self.scores.items():
+            self.sums[task] += other.sums[task]
+            self.labels[task] += other.labels[task]
+            self.extremes[task].add(dict([*other.extremes[task].lowest, *other.extremes[task].highest]).items())
+            merge_score(score, other.scores[task])
+
     def result(self) -> Evaluation:
         """Return the results of all batches that were added."""
         seen = [task for task, count in self.labels.items() if count]
@@ -139,24 +152,71 @@ def evaluate(
     batch_size: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
     grouping: Grouping | None = None,
+    ranks: ProcessGroup | None = None,
 ) -> Evaluation:
-    """Every sample of the stream that has a label of the tasks, once; also per group, where there is a grouping."""
-    reads = label_reads(stream.samples, tasks, image=True)
+    """Every sample of the stream that has a label of the tasks, once; also per group, where there is a grouping.
+
+    Each rank measures batches that follow each other, and all return the results of the whole. Raises Stopped on
+    every rank where one was asked to stop.
+    """
+    ranks = ranks or ProcessGroup()
+    ranks.share_buffers(objective.network)
+    batches = cut_batches(label_reads(stream.samples, tasks, image=True), batch_size)
+    first, end = (len(batches) * position // ranks.size for position in (ranks.rank, ranks.rank + 1))
+    measures: dict[str, Measure] | None
+    try:
+        measures = _measured(objective, stream, tasks, batches[first:end], progress, grouping)
+    except Stopped:
+        measures = None
+    everywhere = gather_measures(measures, ranks)
+    results = {group: measure.result() for group, measure in everywhere.items()}
+    return replace(results.pop(WHOLE), groups=dict(sorted(results.items())))
+
+
+def gather_measures(measures: dict[str, Measure] | None, ranks: ProcessGroup) -> dict[str, Measure]:
+    """Merge the measures of all ranks in their order. Raises Stopped where one has none."""
+    found: list[dict[str, Measure] | None] = [measures]
+    if ranks.size > 1:
+        buffer = io.BytesIO()
+        torch.save(measures, buffer)
+        held = ranks.all_gather(buffer.getvalue())
+        found = [torch.load(io.BytesIO(data), map_location="cpu", weights_only=False) for data in held]
+    whole: dict[str, Measure] = {}
+    for of_rank in found:
+        if of_rank is None:
+            raise Stopped
+        for group, measure in of_rank.items():
+            if group in whole:
+                whole[group].merge(measure)
+            else:
+                whole[group] = measure
+    return whole
+
+
+def _measured(
+    objective: Objective,
+    stream: Stream,
+    tasks: Sequence[str],
+    batches: Sequence[list[SampleRequest]],
+    progress: Callable[[int, int], None],
+    grouping: Grouping | None,
+) -> dict[str, Measure]:
+    """Measure these batches, whole and by group."""
+    count = sum(len(batch) for batch in batches)
     measures = {WHOLE: Measure(tasks, objective.context, objective.device)}
     was_training = objective.network.training
     objective.network.eval()
     try:
         done = 0
-        for read in stream.batches(cut_batches(reads, batch_size)):
+        for read in stream.batches(batches):
             for group in rows_of_groups(read.keys, grouping):
                 measures.setdefault(group, Measure(tasks, objective.context, objective.device))
             _measure(objective, read, measures, grouping)
             done += len(read.keys)
-            progress(done, len(reads))
+            progress(done, count)
     finally:
         objective.network.train(was_training)
-    results = {group: measure.result() for group, measure in measures.items()}
-    return replace(results.pop(WHOLE), groups=dict(sorted(results.items())))
+    return measures
 
 
 def _measure(objective: Objective, read: Batch, measures: Mapping[str, Measure], grouping: Grouping | None) -> None:

@@ -127,32 +127,34 @@ def advance(progress: Progress, micro_batch: MicroBatch, seconds: float) -> None
 
 
 def validate_epoch(run: Run, reporter: Reporter) -> None:
-    """Finish the epoch: the first rank measures, and keeps the checkpoint where it is the best yet."""
+    """Finish the epoch: all ranks measure, and the first one keeps the checkpoint where it is the best yet."""
     progress = run.progress
     progress.epoch += 1
     progress.items = 0
     progress.counters = run.steps.counters
+    what = f"epoch {progress.epoch}/{run.config.epochs}, validation"
+    # Where it is stopped: last.pt was written before the epoch was finished, and it is measured again.
+    result = evaluate(
+        run.objective,
+        run.val,
+        run.tasks,
+        run.config.stream.batch_size,
+        lambda done, total: reporter.progress(what, done, total, str),
+        ranks=run.ranks,
+    )
     stopped = False
     if run.ranks.is_main:
         try:
-            measure_epoch(run, reporter)
-        except Stopped:  # last.pt was written before the epoch was finished: it is measured again
+            keep_result(run, result, reporter)
+        except Stopped:  # while samples were read for pictures
             stopped = True
     if run.ranks.any(stopped)[0]:
         raise Stopped
 
 
-def measure_epoch(run: Run, reporter: Reporter) -> None:
-    """Validation, the best checkpoint, and the epoch's lines."""
+def keep_result(run: Run, result: Evaluation, reporter: Reporter) -> None:
+    """Write the best checkpoint and the epoch's lines."""
     config, progress = run.config, run.progress
-    what = f"epoch {progress.epoch}/{config.epochs}, validation"
-    result = evaluate(
-        run.objective,
-        run.val,
-        run.tasks,
-        config.stream.batch_size,
-        lambda done, total: reporter.progress(what, done, total, str),
-    )
     value = choose_by(run, result, reporter)
     record = evaluation_record(run, result)
     best = better_than(value, progress.best) or progress.best is None

@@ -25,7 +25,7 @@ def with_batches(run: Run, items: Sequence[Item]) -> Iterator[tuple[MicroBatch, 
     config = None
     while config is not run.config:
         config = run.config
-        micro_batches = plan_rest(config, items, run.progress.items, run.steps.counters)
+        micro_batches = plan_rest(config, items, run.progress.items, run.progress.counters, run.steps.counters)
         with closing(_read_batches(run, micro_batches)) as batches:
             for batch in batches:
                 yield batch
