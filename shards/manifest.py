@@ -129,6 +129,8 @@ def find_record(path: Path) -> dict[str, Any] | None:
     """As read_record, but None where there is no file: another build may remove it at any moment."""
     try:
         return read_record(path)
+    except NotADirectoryError:
+        return None
     except ValueError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
