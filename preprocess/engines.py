@@ -129,6 +129,7 @@ def _start_servers() -> None:
 
 def _why_no_pool() -> str | None:
     """Why the processes of a pool could have no locks in common; None where they can."""
+    _start_servers()  # first: a lock would start one of them that hears signals
     try:
         get_context("forkserver").Lock()
     except OSError as error:
