@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.build_plan import Plan, ShardPlan
+from preprocess.cluster import run_dask
 from preprocess.convert import files_of, needed_signals
-from preprocess.engines import Report, run_dask, run_here, run_pool
-from preprocess.lock import Held
+from preprocess.engines import Report, run_here, run_pool
+from preprocess.lock import Claim, living_tokens
 from preprocess.reuse import (
     OLD,
     EarlierSample,
     Reuse,
     earlier_samples,
+    own_index,
     own_indexes,
     remove_old,
     set_aside,
@@ -32,15 +34,19 @@ from preprocess.reuse import (
 from preprocess.rules import rules_to_tables
 from preprocess.shard import Context, FrameJob, Progress, ShardJob
 from preprocess.windows import BusWindows
-from shards.manifest import ShardIndex, build_manifest, read_record, write_manifest
+from shards.manifest import ShardIndex, build_manifest, find_record, write_manifest
 from shards.schema import MANIFEST, PREVIOUS_MANIFEST, index_name
 from shards.writer import PARTIAL
 
 _PARTIAL_NAME = re.compile(
-    rf"^(?:(?P<shard>(?:train|val|test)-\d{{6}})\.(?:tar\.\d+(?:\.[0-9a-f]+)?|index\.json)|manifest\.json){re.escape(PARTIAL)}$"
+    rf"^(?:(?:train|val|test)-\d{{6}}\.(?:tar|index\.json)|manifest\.json)"
+    rf"(?:\.\d+(?:\.\w+(?:-(?P<owner>\w*))?)?)?{re.escape(PARTIAL)}$"
 )
 
 
+_NEW = "new"
+_MISSING = "missing"
+_RECIPE_CHANGED = "rules, frames or source files changed"
 _INDEX_LOST = "its index is missing or damaged"  # the manifest says that the shard is ours
 
 
@@ -57,19 +63,19 @@ class Work:
     finished: bool  # nothing to do: a manifest is there that says what a new one would
 
 
-def survey(out: Path, plan: Plan, part: tuple[int, int] = (0, 1)) -> Work:
-    """Compare a part (i, N) of a plan with what lies in the output folder: every N-th shard from the i-th.
+def survey(out: Path, plan: Plan, names: Set[str] | None = None) -> Work:
+    """Compare a plan, or only its shards of these names, with what lies in the output folder.
 
     Raises ValueError where it holds foreign files.
     """
-    mine = plan.shards[part[0] :: part[1]]
-    records = [read_record(out / name) for name in (MANIFEST, PREVIOUS_MANIFEST) if (out / name).exists()]
-    earlier = records[0] if (out / MANIFEST).exists() else None
+    earlier = find_record(out / MANIFEST)
+    records = [record for record in (earlier, find_record(out / PREVIOUS_MANIFEST)) if record is not None]
     indexes = own_indexes(out)
     recorded = {shard["name"]: shard["sha256"] for record in reversed(records) for shard in record.get("shards", ())}
     fresh: dict[str, ShardIndex] = {}
     stale: dict[str, str] = {}
-    for shard in mine:
+    own = [shard for shard in plan.shards if names is None or shard.name in names]
+    for shard in own:
         state = _state(out, shard, indexes.get(index_name(shard.name)), recorded.get(shard.name))
         if isinstance(state, ShardIndex):
             fresh[shard.name] = state
@@ -77,11 +83,12 @@ def survey(out: Path, plan: Plan, part: tuple[int, int] = (0, 1)) -> Work:
             stale[shard.name] = state
     planned = {index_name(shard.name) for shard in plan.shards}
     surplus = tuple(index.shard for name, index in indexes.items() if not name.endswith(OLD) and name not in planned)
-    finished = len(fresh) == len(plan.shards) and not surplus and earlier == _manifest(plan, fresh)
+    whole = len(fresh) == len(plan.shards)
+    finished = whole and not surplus and earlier == _manifest(plan, fresh)
     # What an unfinished run had set aside comes first, so that what it wrote since wins.
     kept = earlier_samples(indexes[name] for name in sorted(indexes, key=lambda name: not name.endswith(OLD)))
     work = Work(fresh, stale, {}, {label: Counter() for label in plan.fingerprints}, Counter(), surplus, finished)
-    for shard in mine:
+    for shard in plan.shards:
         if shard.name in stale:
             _survey_labels(shard, kept, plan, work)
     return work
@@ -90,22 +97,25 @@ def survey(out: Path, plan: Plan, part: tuple[int, int] = (0, 1)) -> Work:
 def _state(out: Path, shard: ShardPlan, index: ShardIndex | None, recorded: str | None) -> ShardIndex | str:
     """The shard's index where it is fresh, else why it must be written; `recorded` is what the manifest says of it."""
     tar = out / shard.name
-    if index is None and recorded is not None and tar.is_file() and _sha256(tar) == recorded:
-        return _INDEX_LOST
-    if index is None:  # read again: another part may have published the shard since the folder was listed
-        index = own_indexes(out, index_name(shard.name)).get(index_name(shard.name))
-    if index is None:
-        in_the_way = next((path for path in (tar, out / index_name(shard.name)) if path.exists()), None)
-        if in_the_way is not None:
+    if index is None and (in_the_way := _in_the_way(out, shard)) is not None:
+        index = own_index(out / index_name(shard.name))  # another part may have written the shard since
+        if index is None and recorded is not None and tar.is_file() and _sha256(tar) == recorded:
+            return _INDEX_LOST
+        if index is None and in_the_way.exists():
             raise ValueError(f"{in_the_way} is in the way, and was not written by this tool: choose another --out")
-        return "new"
+    if index is None:
+        return _NEW
     if index.recipe != shard.recipe:
-        return "rules, frames or source files changed"
-    if not tar.exists():
-        return "missing"
-    if tar.stat().st_size != index.bytes or _sha256(tar) != index.sha256:
-        return "damaged"
-    return index
+        return _RECIPE_CHANGED
+    try:
+        whole = tar.stat().st_size == index.bytes and _sha256(tar) == index.sha256
+    except FileNotFoundError:
+        return _MISSING
+    return index if whole else "damaged"
+
+
+def _in_the_way(out: Path, shard: ShardPlan) -> Path | None:
+    return next((path for path in (out / shard.name, out / index_name(shard.name)) if path.exists()), None)
 
 
 def _sha256(path: Path) -> str:
@@ -135,39 +145,38 @@ class How:
     workers: int = 1  # processes on this machine
     dask: str | None = None  # or the address of a cluster
     strict: bool = False  # stop at the first bad file
-    held: Held | None = None  # the lock, confirmed before anything in the folder is changed
-
-    def confirm_lock(self) -> None:
-        """Raises ValueError where this build has lost its lock to another."""
-        if self.held is not None:
-            self.held.confirm()
 
 
-def build(out: Path, plan: Plan, work: Work, how: How, progress: Progress, report: Report) -> dict[str, Any]:
+def build(
+    out: Path, claim: Claim, plan: Plan, work: Work, how: How, progress: Progress, report: Report
+) -> dict[str, Any]:
     """Do the work and write the manifest, which is returned.
 
     Raises ValueError with one line where it cannot be done; finished shards are kept then, and the next run goes on.
+    Before every change of a file it makes sure that the folder is still its own, and raises LostLock where it is not.
     """
     indexes = dict(work.fresh)
     readers = _readers(plan, work)
-    for index in write_stale(out, plan, work, set(work.stale), how, progress, report):
+    for index in write_stale(out, claim, plan, work, how, progress, report):
         indexes[index.shard] = index
         for name in [name for name, shards in readers.items() if index.shard in shards]:
             readers[name].discard(index.shard)
             if not readers[name]:
-                how.confirm_lock()
+                claim.check()
                 remove_old(out, index_name(name))
-    how.confirm_lock()
+    claim.check()
     if work.surplus:
         _withdraw_manifest(out)
     for name in work.surplus:
+        claim.check()
         set_aside(out, name)
     for name in own_indexes(out):
         if name.endswith(OLD):
+            claim.check()
             remove_old(out, name.removesuffix(OLD))
     manifest = _manifest(plan, indexes)
-    how.confirm_lock()
-    write_manifest(out, manifest)
+    with claim.held():
+        write_manifest(out, manifest, claim.token)
     return manifest
 
 
@@ -182,26 +191,46 @@ def _readers(plan: Plan, work: Work) -> dict[str, set[str]]:
 
 
 def write_stale(
-    out: Path, plan: Plan, work: Work, names: Set[str], how: How, progress: Progress, report: Report
+    out: Path,
+    claim: Claim,
+    plan: Plan,
+    work: Work,
+    how: How,
+    progress: Progress,
+    report: Report,
 ) -> Iterator[ShardIndex]:
-    """Write those of the stale shards that are named, and yield their indexes."""
-    todo = [shard for shard in plan.shards if shard.name in names]
-    how.confirm_lock()
-    _remove_partials(out, names)
+    """Write the stale shards, and yield their indexes."""
+    todo = [shard for shard in plan.shards if shard.name in work.stale]
+    claim.check()
+    _remove_partials(out)
     if todo:
         _withdraw_manifest(out)
     for shard in todo:
-        if work.stale[shard.name] != _INDEX_LOST:  # without one nothing can be reused: it is replaced
+        if _holds_what_is_reused(out, shard, work.stale[shard.name]):
+            claim.check()
             set_aside(out, shard.name)
     progress(sum(len(shard.frames) for shard in plan.shards if shard.name in work.fresh))
-    context = Context(out.resolve(), plan.rules, plan.calibrations, plan.fingerprints, plan.bus, how.strict, how.held)
+    context = Context(out.resolve(), claim, plan.rules, plan.calibrations, plan.fingerprints, plan.bus, how.strict)
     jobs = _jobs(plan, todo, work)
     if how.dask is not None:
-        yield from run_dask(context, jobs, how.dask, progress)
+        yield from run_dask(context, jobs, how.dask, progress, report)
     elif how.workers == 1 or len(todo) <= 1:
         yield from run_here(context, jobs, progress)
     else:
         yield from run_pool(context, jobs, min(how.workers, len(todo)), progress, report)
+
+
+def _holds_what_is_reused(out: Path, shard: ShardPlan, why: str) -> bool:
+    """Whether a stale shard must be set aside before it is replaced, since samples of it may be reused.
+
+    Of a shard that was not there, or has no index, nothing can be reused. Another part may have written it since.
+    """
+    if why == _MISSING:
+        return (out / (shard.name + OLD)).exists()  # a kill came between its renaming and its index's
+    if why == _RECIPE_CHANGED:
+        index = own_index(out / index_name(shard.name))
+        return index is not None and index.recipe != shard.recipe
+    return why not in (_NEW, _INDEX_LOST)
 
 
 def _withdraw_manifest(out: Path) -> None:
@@ -229,9 +258,11 @@ def _manifest(plan: Plan, indexes: Mapping[str, ShardIndex]) -> dict[str, Any]:
     return build_manifest(in_order, plan.left_out, rules_to_tables(plan.rules), plan.fingerprints, plan.data_set)
 
 
-def _remove_partials(out: Path, names: Set[str]) -> None:
-    """Unfinished files of these shards, and of the manifest, that a killed run left."""
-    for path in out.glob(f"*{PARTIAL}"):
+def _remove_partials(out: Path) -> None:
+    """Remove the unfinished files of builds that hold no lock any more, or whose process is gone."""
+    paths = list(out.glob(f"*{PARTIAL}"))  # first: who starts later has its lock before its files
+    living = living_tokens(out)
+    for path in paths:
         match = _PARTIAL_NAME.match(path.name)
-        if match and (match["shard"] is None or f"{match['shard']}.tar" in names):
+        if match and match["owner"] not in living:
             path.unlink(missing_ok=True)

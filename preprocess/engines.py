@@ -1,12 +1,14 @@
-"""Engines that write shards: this process, a pool of processes, or a Dask cluster; all call the same function."""
+"""Engines that write shards on this machine: this process or a pool of processes; both call the same function."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
@@ -17,8 +19,7 @@ from preprocess.shard import Context, Progress, ShardJob, ShardMaker
 from preprocess.stop import children_deaf, signals_held
 from shards.manifest import ShardIndex
 
-_WORKERS_S = 60.0  # how long the first worker may take to come
-_CONNECT_S = 20.0  # how long a scheduler may take to answer
+_MAX_TEMPORARY_BYTES = 74  # of the path of the folder for temporary files
 
 Report = Callable[[str], None]  # a line for people
 
@@ -37,6 +38,10 @@ def run_pool(
 
     Raises ValueError where one dies again.
     """
+    if (reason := _why_no_pool()) is not None:
+        report(f"processes cannot share locks, which Linux keeps in /dev/shm ({reason}): one process converts alone")
+        yield from run_here(context, jobs, progress)
+        return
     lost: list[ShardJob] = []
     with _Pool(context, workers) as pool:
         yield from pool.run(jobs, progress, lost)
@@ -116,10 +121,41 @@ class _Pool:
 
 def _start_servers() -> None:
     """The processes that start and mind the workers. Neither they nor the workers hear signals: the build decides."""
-    with signals_held():
+    with signals_held(), _short_temporary_folder():
         for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
             with children_deaf():  # anew, since the first of them lets the signals through again
                 ensure_running()
+
+
+def _why_no_pool() -> str | None:
+    """Why the processes of a pool could have no locks in common; None where they can."""
+    _start_servers()  # first: a lock would start one of them that hears signals
+    try:
+        get_context("forkserver").Lock()
+    except OSError as error:
+        return str(error.strerror)
+    return None
+
+
+@contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """Inside, Python's own temporary files lie in a folder whose path leaves room for a socket's name.
+
+    The path of a socket has at most 107 bytes, and multiprocessing adds 32 to that of the temporary folder.
+    """
+    usual = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > _MAX_TEMPORARY_BYTES:
+        usable = [path for path in ("/tmp", "/var/tmp", "/dev/shm") if os.access(path, os.W_OK | os.X_OK)]
+        if not usable:
+            raise ValueError(
+                f"TMPDIR must have at most {_MAX_TEMPORARY_BYTES} bytes where /tmp cannot be written, got "
+                f"{tempfile.gettempdir()}: the path of a socket has no more room"
+            )
+        tempfile.tempdir = usable[0]
+    try:
+        yield
+    finally:
+        tempfile.tempdir = usual
 
 
 class _Stopped(Exception):
@@ -154,54 +190,3 @@ def _end_with_parent() -> None:
 def _write(job: ShardJob) -> ShardIndex:
     assert _write_here is not None, "the pool's initialiser sets it"
     return _write_here(job)
-
-
-def run_dask(context: Context, jobs: Iterator[ShardJob], address: str, progress: Progress) -> Iterator[ShardIndex]:
-    """On the Dask cluster at `address`, whose workers must see the same files under the same names.
-
-    A shard whose worker dies is given to another by Dask. Raises ValueError where there is no such cluster, or where
-    a shard's workers die again and again.
-    """
-    try:
-        from distributed import Client, KilledWorker, as_completed  # noqa: PLC0415 - an extra, asked for here only
-    except ImportError as error:
-        raise ValueError("--dask needs the extra `cluster`: pip install 'asymmetric-mtl[cluster]'") from error
-    try:
-        client = Client(address, timeout=_CONNECT_S)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"no Dask scheduler answers at {address}: {error}") from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=_WORKERS_S)
-        except TimeoutError as error:
-            raise ValueError(f"the Dask cluster at {address} has had no worker for {_WORKERS_S:g} s") from error
-        ahead = 2 * max(1, sum(client.nthreads().values()))
-        # The context goes with every shard: scattered, it could be lost with the one worker that had it.
-        submitted = {client.submit(write_on_cluster, context, job, pure=False): job for job in islice(jobs, ahead)}
-        under_way = as_completed(submitted)
-        for future in under_way:
-            job = submitted.pop(future)
-            try:
-                index: ShardIndex = future.result()
-            except KilledWorker as error:
-                raise ValueError(
-                    f"the cluster's workers died while writing {job.describe()}: out of memory?"
-                ) from error
-            for following in islice(jobs, 1):
-                replacement = client.submit(write_on_cluster, context, following, pure=False)
-                submitted[replacement] = following
-                under_way.add(replacement)
-            progress(len(job.frames))
-            yield index
-
-
-_of_thread = threading.local()
-
-
-def write_on_cluster(context: Context, job: ShardJob) -> ShardIndex:
-    """The function that a Dask worker runs; each of its threads keeps its own pixel maps."""
-    build = (context.out, tuple(context.fingerprints.items()), context.strict, context.held)
-    if getattr(_of_thread, "build", None) != build:
-        _of_thread.build, _of_thread.maker = build, ShardMaker(context)
-    index: ShardIndex = _of_thread.maker.write(job, lambda _: None)
-    return index

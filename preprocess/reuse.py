@@ -41,18 +41,24 @@ class Reuse:
     labels: tuple[str, ...]  # whose bytes and section are reused
 
 
-def own_indexes(out: Path, pattern: str = "*.index.json*") -> dict[str, ShardIndex]:
+def own_indexes(out: Path) -> dict[str, ShardIndex]:
     """File name -> index, for every shard in the folder that this tool wrote, those set aside included."""
     found = {}
-    for path in sorted(out.glob(pattern)):
+    for path in sorted(out.glob("*.index.json*")):
         if _OWN_INDEX.match(path.name):
-            try:
-                index = ShardIndex.read(path)
-            except ValueError:
-                continue  # another program's file, or a damaged one: nothing to reuse
-            if index_name(index.shard) == path.name.removesuffix(OLD):  # else a copy under another shard's name
+            index = own_index(path)
+            if index is not None:
                 found[path.name] = index
     return found
+
+
+def own_index(path: Path) -> ShardIndex | None:
+    """A shard's index; None for another program's file, a damaged one, or a copy under another shard's name."""
+    try:
+        index = ShardIndex.read(path)
+    except ValueError:
+        return None
+    return index if index_name(index.shard) == path.name.removesuffix(OLD) else None
 
 
 def earlier_samples(indexes: Iterable[ShardIndex]) -> dict[str, EarlierSample]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from shards.manifest import read_record
+from shards.manifest import find_record
 from shards.schema import GRID, MANIFEST, PREVIOUS_MANIFEST, SLOTS, TASKS, SampleSize
 from shards.settings import build, read_toml, to_tables, to_toml, toml_value
 
@@ -186,10 +186,9 @@ def rules_of_set(out: Path) -> Rules | None:
     A rule that is younger than the set has its default.
     """
     for name in (MANIFEST, PREVIOUS_MANIFEST):
-        if (out / name).exists():
-            tables = read_record(out / name).get("rules", {})
+        if (record := find_record(out / name)) is not None:
             try:
-                return build(Rules, tables)
+                return build(Rules, record.get("rules", {}))
             except ValueError as error:
                 raise ValueError(f"{out / name}: {error}: give --rules") from error
     return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from preprocess.build_plan import PlannedFrame
 from preprocess.bus import BusWindow
 from preprocess.convert import NOTHING_REUSED, Converted, Converter, needed_signals
-from preprocess.lock import Held
+from preprocess.lock import Claim
 from preprocess.reuse import Reuse, ReuseReader
 from preprocess.rules import Rules
 from preprocess.source import FileRef, file_of, locate
@@ -51,12 +51,12 @@ class Context:
     """The settings that all shards of a build share."""
 
     out: Path
+    claim: Claim  # the build's hold on `out`
     rules: Rules
     calibrations: dict[str, Calibration]
     fingerprints: dict[str, str]
     bus: dict[str, FileRef]  # by scene
     strict: bool  # stop at the first bad file
-    held: Held | None = None  # the build's lock, confirmed before a shard is published
 
 
 class ShardMaker:
@@ -72,10 +72,11 @@ class ShardMaker:
 
         The index comes first: it claims the name, and its checksum says whether the tar beside it is the one meant.
         """
+        claim = self.context.claim
         samples: list[Sample] = []
         left_out: list[LeftOut] = []
         absent: dict[str, Counter[str]] = {}
-        with ShardWriter(self.context.out / job.name) as writer:
+        with ShardWriter(self.context.out / job.name, claim.token) as writer:
             for frame_job in job.frames:
                 converted = self._convert(frame_job, job.split)
                 left_out += converted.left_out
@@ -97,18 +98,14 @@ class ShardMaker:
             absent={label: dict(sorted(reasons.items())) for label, reasons in sorted(absent.items())},
         )
         try:
-            self._confirm_lock()
-            index.write(self.context.out)
-            self._confirm_lock()
-            writer.publish()
+            with claim.held():
+                index.write(self.context.out, claim.token)
+            with claim.held():
+                writer.publish()
         except BaseException:
             writer.discard()
             raise
         return index
-
-    def _confirm_lock(self) -> None:
-        if self.context.held is not None:
-            self.context.held.confirm()
 
     def _convert(self, job: FrameJob, split: str) -> Converted:
         frame, reused, bus = job.planned.frame, self._earlier.read(job.reuse), job.bus

@@ -33,7 +33,10 @@ _KINDS = {  # (folder, suffix) -> what it is to a frame
     ("lidar", "npz"): "depth",
     ("label3D", "json"): "boxes",
 }
-_UNFINISHED = re.compile(r"\.tar\.(?:\d+|part|partial|crdownload|tmp)$", re.IGNORECASE)
+_UNFINISHED = re.compile(
+    r"\.tar[.~_ -](?!(?:md5|sha\d+|asc|sig|txt|torrent|json)$)[^/]*$|\.(?:part|partial|crdownload|download)$",
+    re.IGNORECASE,
+)
 _COMPRESSED = re.compile(r"\.(?:tgz|tbz2?|txz|tar\.(?:gz|bz2|xz|zst|lz4|z)|zip)$", re.IGNORECASE)
 
 
@@ -163,7 +166,7 @@ def _files(root: Path, skip: Path, allow_cut_tars: bool, found: Source) -> Itera
             found.loose_files += 1
             if _COMPRESSED.search(path):
                 found.notes.append(f"{path} is compressed and was passed over: unpack it to a tar or a folder")
-            if _UNFINISHED.search(path):
+            elif _UNFINISHED.search(path):
                 found.notes.append(f"{path} was passed over: a tar's name must end in .tar; is its download whole?")
             yield path, ref
             continue

@@ -83,11 +83,11 @@ class ShardIndex:
         counts = Counter(label for sample in self.samples for label in sample.labels)
         return dict(sorted(counts.items()))
 
-    def write(self, folder: Path) -> None:
-        """Write beside the shard, whole or not at all."""
+    def write(self, folder: Path, owner: str = "") -> None:
+        """Write beside the shard, whole or not at all; `owner` is the token of the build."""
         document = {"written_by": TOOL, "format_version": FORMAT_VERSION, **asdict(self)}
         document["label_counts"] = self.label_counts
-        write_whole(folder / index_name(self.shard), orjson.dumps(document))
+        write_whole(folder / index_name(self.shard), orjson.dumps(document), owner)
 
     @classmethod
     def read(cls, path: Path) -> ShardIndex:
@@ -123,6 +123,18 @@ def read_record(path: Path) -> dict[str, Any]:
     if document.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"{path} has format {document.get('format_version')}, this version reads {FORMAT_VERSION}")
     return document
+
+
+def find_record(path: Path) -> dict[str, Any] | None:
+    """As read_record, but None where there is no file: another build may remove it at any moment."""
+    try:
+        return read_record(path)
+    except NotADirectoryError:
+        return None
+    except ValueError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
 
 
 def library_versions() -> dict[str, str]:
@@ -198,9 +210,9 @@ def _totals(shards: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the record that says "done"."""
-    write_whole(folder / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+def write_manifest(folder: Path, manifest: dict[str, Any], owner: str = "") -> None:
+    """Write the record that says "done"; `owner` is the token of the build."""
+    write_whole(folder / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2), owner)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -15,9 +15,20 @@ _BLOCK = 512
 PARTIAL = ".a2d2-partial"  # what a killed run leaves behind, and the next one removes
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file under its final name, whole or not at all."""
-    partial = path.with_name(path.name + PARTIAL)
+def partial_path(path: Path, owner: str) -> Path:
+    """A name for an unfinished file that no other writer uses, not in another container or on another host either.
+
+    It is `FILE.PID.NONCE-OWNER.a2d2-partial`; `owner` is the token of the build that writes it.
+    """
+    return path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}-{owner}{PARTIAL}")
+
+
+def write_whole(path: Path, data: bytes, owner: str | None = None) -> None:
+    """Write a small file under its final name, whole or not at all.
+
+    With an `owner` several writers may do so at once, each with its own unfinished file; the last one wins.
+    """
+    partial = path.with_name(path.name + PARTIAL) if owner is None else partial_path(path, owner)
     try:
         with partial.open("wb") as file:
             file.write(data)
@@ -44,10 +55,9 @@ class ShardWriter:
     flushes: `publish` gives the shard its final name, after its index has been written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owner: str = "") -> None:
         self.path = path
-        # Processes of two containers may have one pid: the random part keeps their files apart.
-        self._partial = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}{PARTIAL}")
+        self._partial = partial_path(path, owner)
         self._sha256 = hashlib.sha256()
         self.bytes = 0
 

@@ -83,7 +83,7 @@ def test_a_cluster_that_loses_a_worker_makes_the_same_bytes(
 def test_an_address_where_nothing_answers_is_one_line(
     synthetic: Path, small_rules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preprocess.engines._CONNECT_S", 0.5)
+    monkeypatch.setattr("preprocess.cluster._CONNECT_S", 0.5)
     arguments = ["--root", synthetic, "--out", tmp_path, "--rules", small_rules]
     result = prep("shard", *arguments, "--dask", f"tcp://127.0.0.1:{free_port()}")
     assert result.exit_code == 1
@@ -175,3 +175,69 @@ def test_a_build_in_another_namespace_is_refused(synthetic: Path, small_rules: P
         assert (tmp_path / LOCK).exists()
     assert other.returncode == 1
     assert "is being written by another build" in other.stderr
+
+
+def dask_processes(
+    folder: Path, scheduler: dict[str, str], worker: dict[str, str] | None
+) -> list[subprocess.Popen[bytes]]:
+    """A scheduler and one worker (None: none), each with its environment, started in `folder`."""
+    port = str(free_port())
+    dask = [sys.executable, "-m", "dask"]
+    commands = [([*dask, "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"], scheduler)]
+    if worker is not None:
+        address = f"tcp://127.0.0.1:{port}"
+        commands.append(([*dask, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"], worker))
+    return [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, cwd=folder)
+        for command, environment in commands
+    ]
+
+
+@pytest.mark.parametrize("lacking", ["scheduler", "worker"])
+def test_a_cluster_without_the_package_is_one_line(
+    synthetic: Path, small_rules: Path, tmp_path: Path, lacking: str
+) -> None:
+    """Its modules are hidden by a folder in which `preprocess` cannot be imported."""
+    hidden = tmp_path / "hidden"
+    (hidden / "preprocess").mkdir(parents=True)
+    (hidden / "preprocess" / "__init__.py").write_text("raise ModuleNotFoundError('No module named preprocess')\n")
+    without = {**os.environ, "PYTHONPATH": str(hidden)}
+    processes = dask_processes(
+        tmp_path, without if lacking == "scheduler" else ENVIRONMENT, without if lacking == "worker" else ENVIRONMENT
+    )
+    try:
+        address = f"tcp://127.0.0.1:{processes[0].args[-2]}"  # type: ignore[index]
+        result = prep(
+            "shard", "--root", synthetic, "--out", tmp_path / "out", "--rules", small_rules, "--dask", address
+        )
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert result.exit_code == 1, result.output
+    assert f"a2d2-prep: the Dask {lacking} at tcp://127.0.0.1:" in result.output.splitlines()[-1]
+    assert "must have asymmetric-mtl installed" in result.output.splitlines()[-1]
+
+
+def test_a_cluster_without_workers_says_that_it_waits(synthetic: Path, small_rules: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from preprocess.cli import main; main()", "shard", "--root", str(synthetic),
+               "--out", str(tmp_path / "out"), "--rules", str(small_rules), "--dask"]  # fmt: skip
+    processes = dask_processes(tmp_path, ENVIRONMENT, None)
+    try:
+        address = f"tcp://127.0.0.1:{processes[0].args[-2]}"  # type: ignore[index]
+        with subprocess.Popen([*command, address], stderr=subprocess.PIPE, text=True, cwd=ROOT) as build:
+            assert build.stderr is not None
+            assert build.stderr.readline() == f"the Dask cluster at {address} has no workers: waiting for the first\n"
+            build.send_signal(signal.SIGTERM)
+            assert "stopped" in build.stderr.read()
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert build.returncode == 75
+
+
+def test_a_partition_that_is_no_name_is_wrong_usage() -> None:
+    wrong = prep("slurm", "--root", "/data", "--partition", "a\nrm b")
+    assert wrong.exit_code == 2
+    assert "must be a name of letters, digits and" in wrong.output

@@ -322,9 +322,7 @@ def test_a_disk_that_fills_up_behind_a_shard_leaves_nothing_unfinished(
     if what == "publish":
         monkeypatch.setattr(shards.writer.ShardWriter, "publish", fail)
     else:
-        monkeypatch.setattr(
-            shards.writer, "flush_to_disk", lambda file: file.name.endswith("json.a2d2-partial") and fail()
-        )
+        monkeypatch.setattr(shards.writer, "flush_to_disk", lambda file: ".index.json." in file.name and fail())
     result = prep("shard", "--root", synthetic, "--out", tmp_path, "--rules", small_rules, "--workers", 1)
     assert result.exit_code == 1
     assert one_line(result.output) == (

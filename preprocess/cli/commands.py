@@ -14,9 +14,9 @@ from PIL import Image
 from preprocess.build import How, Work, build, survey, write_stale
 from preprocess.build_plan import Plan, make_plan
 from preprocess.cli.console import Commands, ProgressBar
-from preprocess.cli.options import CAMERA, JSON, RULES, SET_RULES, SHARDS, WORKERS, parse_part, parse_share
+from preprocess.cli.options import CAMERA, JSON, RULES, SET_RULES, SHARDS, WORKERS, parse_part, parse_share, parse_word
 from preprocess.fingerprints import fingerprints
-from preprocess.lock import Lock
+from preprocess.lock import Claim, Lock
 from preprocess.rules import Rules, change_lines, rule_changes, rules_of_set, rules_to_tables, rules_to_toml
 from preprocess.slurm import array_script
 from preprocess.source import find_source
@@ -33,6 +33,7 @@ from preprocess.summary_text import (
 from shards.geometry import CAMERAS, FRONT_CENTER
 from shards.manifest import read_manifest
 from shards.oddities import check_lines, set_oddities
+from shards.output import write_text
 from shards.reader import ShardSet
 from shards.schema import SPLITS, TASKS
 from shards.show import draw_contact_sheet, draw_sample
@@ -48,11 +49,11 @@ def main() -> None:
 
 def _echo(lines: Iterable[str], err: bool = False) -> None:
     for line in lines:
-        click.echo(line, err=err)
+        write_text(f"{line}\n", err=err)
 
 
 def _echo_json(document: Any) -> None:
-    click.echo(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode())
+    _echo([orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode()])
 
 
 @main.command(short_help="Convert A2D2's tars to shards, or continue a stopped build.")
@@ -84,31 +85,32 @@ def shard(
     given, rules = rules, rules or rules_of_set(out) or Rules()
     tokens = {token for token, name in CAMERAS.items() if name in cameras or "all" in cameras}
     source = find_source(root, cameras=tokens, skip=out, allow_cut_tars=allow_cut_tars)
-    click.echo(f"{root}: {len(source.frames)} frames in {source.tars} tars and {source.loose_files} loose files")
-    click.echo(rules_line(given, rules, out))
+    _echo([f"{root}: {len(source.frames)} frames in {source.tars} tars and {source.loose_files} loose files"])
+    _echo([rules_line(given, rules, out)])
     _echo((f"note: {note}" for note in source.notes), err=True)
     plan = make_plan(source, rules, checksum=checksum)
+    share = None if part is None else {shard.name for shard in plan.shards[part[0] :: part[1]]}
     if dry_run:
-        work = survey(out, plan, part or (0, 1))
+        work = survey(out, plan, share)
         _echo(work_lines(plan, work, out))
         if part is not None:
-            click.echo(f"part {part[0]} of {part[1]} would write {len(work.stale)} of these shards")
+            _echo([f"part {part[0]} of {part[1]} would write {len(work.stale)} of its shards"])
         return
-    with Lock(out, part) as lock:
-        how = How(workers, dask, strict, lock.held)
-        work = survey(out, plan, part or (0, 1))
+    how = How(workers, dask, strict)
+    with Lock(out, part) as claim:
+        work = survey(out, plan, share)
         _echo(work_lines(plan, work, out))
         if part is not None:
-            _write_part(out, plan, work, part, how)
+            _write_part(out, claim, plan, work, part, how)
             return
         if work.finished:
             manifest = read_manifest(out)
-            click.echo(f"{out} is up to date")
+            _echo([f"{out} is up to date"])
         else:
-            manifest = _build(out, plan, work, how)
+            manifest = _build(out, claim, plan, work, how)
     _echo(bad_lines(manifest, plan), err=True)
     _judge(manifest, plan, max_bad, strict)
-    click.echo(next_line(plan.rules, out))
+    _echo([next_line(plan.rules, out)])
 
 
 def _judge(manifest: dict[str, Any], plan: Plan, max_bad: float, strict: bool) -> None:
@@ -124,22 +126,22 @@ def _judge(manifest: dict[str, Any], plan: Plan, max_bad: float, strict: bool) -
         raise ValueError(f"{'; '.join(reasons)} (the shards hold the rest)")
 
 
-def _build(out: Path, plan: Plan, work: Work, how: How) -> dict[str, Any]:
+def _build(out: Path, claim: Claim, plan: Plan, work: Work, how: How) -> dict[str, Any]:
     start = time.monotonic()
     with ProgressBar(sum(len(shard.frames) for shard in plan.shards), "frames") as progress:
-        manifest = build(out, plan, work, how, progress, progress.say)
+        manifest = build(out, claim, plan, work, how, progress, progress.say)
     _echo(manifest_lines(manifest))
     _echo(left_out_lines(manifest))
     _echo(check_lines(manifest["checks"]))
-    click.echo(f"wrote {out} in {time.monotonic() - start:.0f} s")
+    _echo([f"wrote {out} in {time.monotonic() - start:.0f} s"])
     return manifest
 
 
-def _write_part(out: Path, plan: Plan, work: Work, part: tuple[int, int], how: How) -> None:
+def _write_part(out: Path, claim: Claim, plan: Plan, work: Work, part: tuple[int, int], how: How) -> None:
     i, n = part
     with ProgressBar(sum(len(shard.frames) for shard in plan.shards[i::n]), "frames") as progress:
-        written = list(write_stale(out, plan, work, set(work.stale), how, progress, progress.say))
-    click.echo(f"part {i} of {n}: {len(written)} shards written; after all parts run the same command without --part")
+        written = list(write_stale(out, claim, plan, work, how, progress, progress.say))
+    _echo([f"part {i} of {n}: {len(written)} shards written; after all parts run the same command without --part"])
 
 
 @main.command(short_help="Print a SLURM script that converts with an array of jobs.")
@@ -151,8 +153,8 @@ def _write_part(out: Path, plan: Plan, work: Work, part: tuple[int, int], how: H
 @click.option("--cpus", type=click.IntRange(min=1), default=8, help="Cores per job.")
 @click.option("--mem", "memory", default="16G", help="Memory a job, as SLURM writes it.")
 @click.option("--time", "limit", default="04:00:00", metavar="HH:MM:SS", help="Time limit of a job.")
-@click.option("--partition", help="SLURM partition; without it the cluster's default.")
-@click.option("--account", help="SLURM account; without it the cluster's default.")
+@click.option("--partition", callback=parse_word, help="SLURM partition; without it the cluster's default.")
+@click.option("--account", callback=parse_word, help="SLURM account; without it the cluster's default.")
 def slurm(
     root: str,
     out: str,
@@ -192,7 +194,7 @@ def verify_command(shards: Path, as_json: bool) -> None:
     if problems:
         raise ValueError(f"{shards}: {len(problems)} problems; a2d2-prep shard writes damaged shards again")
     if not as_json:
-        click.echo(f"{shards}: {total} samples in {len(shard_set.manifest['shards'])} shards are as the manifest says")
+        _echo([f"{shards}: {total} samples in {len(shard_set.manifest['shards'])} shards are as the manifest says"])
 
 
 @main.command(short_help="Count what a set holds and what was left out.")
@@ -210,7 +212,7 @@ def inspect(shards: Path, as_json: bool) -> None:
         _echo_json({**summary.as_document(), "absent": manifest["absent"], "left_out": manifest["left_out"], **checks})
         return
     _echo(summary_lines(summary, shard_set.size_px))
-    click.echo()
+    _echo([""])
     manifest = shard_set.manifest
     _echo(left_out_lines(manifest))
     _echo(check_lines(manifest.get("checks", {})))
@@ -247,7 +249,7 @@ def show(shards: Path, key: str | None, count: int | None, out: Path, as_json: b
     if as_json:
         _echo_json({"picture": out, "samples": [{"key": ref.key, "labels": list(ref.labels)} for ref in chosen]})
     else:
-        click.echo(f"wrote {out}: {what}")
+        _echo([f"wrote {out}: {what}"])
 
 
 @main.command(short_help="Print the conversion rules, or their difference from a set's.")
@@ -292,4 +294,4 @@ def synth(out: Path, scenes: int, frames: int, seed: int, workers: int) -> None:
             done = so_far
 
         write_dataset(out, scenes=scenes, frames=frames, seed=seed, workers=workers, progress=report)
-    click.echo(f"wrote {out}: {scenes} scenes of {frames} frames; next: a2d2-prep shard --root {out}")
+    _echo([f"wrote {out}: {scenes} scenes of {frames} frames; next: a2d2-prep shard --root {out}"])

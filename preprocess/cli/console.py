@@ -12,6 +12,7 @@ import click
 from tqdm import tqdm
 
 from preprocess.stop import EXIT_STOPPED, catch_signals
+from shards.output import write_text
 
 _PLAIN_EVERY_S = 10.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -21,7 +22,7 @@ class ProgressBar:
     """A bar on a terminal, a line every 10 s in a log."""
 
     def __init__(self, total: int, what: str) -> None:
-        self._bar = tqdm(total=total, unit=what, disable=not sys.stderr.isatty(), smoothing=0.05)
+        self._bar = tqdm(total=total, unit=what, disable=not (sys.stderr and sys.stderr.isatty()), smoothing=0.05)
         self._what, self._total, self._done = what, total, 0
         self._start = self._said = time.monotonic()
 
@@ -34,13 +35,14 @@ class ProgressBar:
             self._said = now
             rate = self._done / (now - self._start)
             minutes, seconds = divmod(round((self._total - self._done) / rate), 60)
-            click.echo(
-                f"{self._done}/{self._total} {self._what} ({rate:.1f}/s, {minutes}:{seconds:02d} min left)", err=True
-            )
+            self.say(f"{self._done}/{self._total} {self._what} ({rate:.1f}/s, {minutes}:{seconds:02d} min left)")
 
     def say(self, line: str) -> None:
         """A line beside the bar."""
-        tqdm.write(line, file=sys.stderr)
+        if self._bar.disable:
+            write_text(f"{line}\n", err=True)
+        else:
+            tqdm.write(line, file=sys.stderr)
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -59,7 +61,7 @@ class Commands(click.Group):
         except BrokenPipeError:
             raise  # whoever read the lines has seen enough; click ends quietly
         except (ValueError, OSError) as error:
-            click.echo(f"a2d2-prep: {one_line(error)}", err=True)
+            write_text(f"a2d2-prep: {one_line(error)}\n", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             kept = (
@@ -67,7 +69,7 @@ class Commands(click.Group):
                 if ctx.invoked_subcommand == "shard"
                 else "nothing is kept"
             )
-            click.echo(f"a2d2-prep: stopped; {kept}", err=True)
+            write_text(f"a2d2-prep: stopped; {kept}\n", err=True)
             ctx.exit(EXIT_STOPPED)
 
 

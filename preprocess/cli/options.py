@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,9 @@ from typing import Any
 import click
 
 from preprocess.cli.console import one_line
+from preprocess.cores import usable_cores
 from preprocess.rules import PRESETS, load_rules
 from shards.geometry import CAMERAS
-
-
-def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """The smaller of this process's CPU affinity and its container's CPU quota, in cores, at least 1."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError, ZeroDivisionError):
-        return cores  # no cgroup, or `max`: no quota
-
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 SHARDS = click.argument("shards", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -63,6 +52,13 @@ def parse_part(_: click.Context, __: click.Parameter, value: str | None) -> tupl
     if not (re.fullmatch("[0-9]+/[0-9]+", value) and int(i) < int(n)):
         raise click.BadParameter(f"must be i/N with i from 0 to N-1, got {value}")
     return int(i), int(n)
+
+
+def parse_word(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """A name that can stand in a line of a batch script."""
+    if value is not None and not re.fullmatch(r"[\w.,:@+-]+", value):
+        raise click.BadParameter(f"must be a name of letters, digits and . , : @ + - _, got {value}")
+    return value
 
 
 def parse_share(_: click.Context, __: click.Parameter, value: float) -> float:
