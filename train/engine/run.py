@@ -168,7 +168,7 @@ def prepare(
     """
     ranks = ranks or ProcessGroup()
     check_criterion(config.best, config.tasks)
-    if config.init_from is not None and not Path(config.init_from).is_file():
+    if not resume and config.init_from is not None and not Path(config.init_from).is_file():
         raise ConfigError(f"--init-from must be a checkpoint, got {config.init_from}: there is no such file")
     checkpoint = claim_folder(Path(config.out), resume, reporter)
     ranks.any(False)  # no rank claims the folder before all have looked
