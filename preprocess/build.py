@@ -221,7 +221,7 @@ def write_stale(
 
 
 def _holds_what_is_reused(out: Path, shard: ShardPlan, why: str) -> bool:
-    """Whether a stale shard must be set aside before it is replaced, since samples of it may be reused.
+    """True where a stale shard must be set aside before it is replaced, since samples of it may be reused.
 
     Of a shard that was not there, or has no index, nothing can be reused. Another part may have written it since.
     """

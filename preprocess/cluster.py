@@ -52,7 +52,7 @@ def run_dask(
 
 
 def _finished(futures: list[Any]) -> list[Any]:
-    """Those that are done, as soon as there are some; none after a while, so that workers can be looked after."""
+    """Return the futures that are done, as soon as there are some; none after `_LOOK_S`, to look for new workers."""
     from distributed import wait  # noqa: PLC0415 - an extra
 
     try:
