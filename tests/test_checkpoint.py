@@ -14,6 +14,7 @@ import torch
 from tests.tiny_shards import ALL, TRAIN, write_tiny_shards
 from tests.toy import ToyHead, ToyNet
 from train.config import RunConfig, to_document
+from train.data.open_set import open_shards
 from train.engine import loop as loop_room
 from train.engine import run as run_room
 from train.engine.checkpoint import (
@@ -28,7 +29,7 @@ from train.engine.checkpoint import (
     save_checkpoint,
 )
 from train.engine.loop import train
-from train.engine.run import Run, open_shards, prepare
+from train.engine.run import Run, prepare
 from train.presets import build_config
 from train.report.figures import training_losses
 from train.run_folder import METRICS_FILE, metrics_lines

@@ -19,7 +19,7 @@ from shards.draw import Picture
 from train.deploy.inference import load_inference_model
 from train.deploy.inputs import Frame, Source, jobs_of
 from train.engine.checkpoint import Checkpoint, check_classes, load_checkpoint
-from train.engine.run import find_device
+from train.engine.device import find_device
 from train.sample_pieces import SHOWN_SCORE
 from train.stop import Stopped
 from train.tasks import DEFINITIONS

@@ -8,22 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 
 from shards.schema import TASKS
-from shards.writer import write_whole
 from train.data.plan import MicroBatch
 from train.data.regimes import epoch_items
 from train.engine.checkpoint import CheckpointError, better_than
 from train.engine.evaluate import LOSS, Evaluation, evaluate, loss_divisors
+from train.engine.metrics_file import append_line, rewind_metrics
 from train.engine.micro_batches import use_smaller_groups, with_batches
 from train.engine.run import Listener, Progress, Reporter, Run, run_baselines
 from train.engine.sample_predictions import choose_samples, predict_samples
-from train.run_folder import BEST, LAST, METRICS_FILE, metrics_lines
+from train.run_folder import BEST, LAST, METRICS_FILE
 from train.stop import Stopped
 
 _IN_EVALUATION = ("parts", "extremes", "details")  # eval.json has them, of the best epoch alone
@@ -289,24 +287,3 @@ def write_line(run: Run, line: dict[str, Any]) -> None:
     append_line(run.folder / METRICS_FILE, line)
     if run.listener is not None:
         run.listener.line(line)
-
-
-def append_line(path: Path, line: dict[str, Any]) -> None:
-    """One JSON object on a line of its own."""
-    try:
-        with path.open("ab") as file:
-            file.write(orjson.dumps(line) + b"\n")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def rewind_metrics(path: Path, progress: Progress) -> None:
-    """Lines beyond the checkpoint are of groups that will be trained again."""
-    lines = metrics_lines(path)
-    kept = [
-        line
-        for line in lines
-        if (line["epoch"] <= progress.epoch if line["kind"] == "epoch" else line["step"] <= progress.groups)
-    ]
-    if kept != lines or path.exists():
-        write_whole(path, b"".join(orjson.dumps(line) + b"\n" for line in kept))

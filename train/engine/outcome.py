@@ -17,19 +17,14 @@ from shards.reader import ShardSet
 from shards.writer import write_whole
 from train.config import RunConfig, dump_toml
 from train.data.grouping import GROUPINGS, WHOLE
+from train.data.open_set import open_shards, open_stream
 from train.engine.baselines import score_groups
 from train.engine.checkpoint import Checkpoint, build_network, check_data, load_checkpoint
+from train.engine.device import find_device
 from train.engine.evaluate import evaluate, loss_divisors
 from train.engine.objective import Objective
 from train.engine.provenance import provenance
-from train.engine.run import (
-    Reporter,
-    Run,
-    build_objective,
-    find_device,
-    open_shards,
-    open_stream,
-)
+from train.engine.run import Reporter, Run, build_objective
 from train.engine.sample_predictions import save_extremes, save_predictions
 from train.engine.seen import check_unseen, count_seen, seen_line
 from train.presets import build_config

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from models.heads import GRID, SLOTS
 from models.multitask import MultiTaskNet
-from shards.reader import OPEN_FILES, SampleRef, ShardSet
+from shards.reader import SampleRef, ShardSet
 from shards.writer import write_whole
 from train.config import ConfigError, Document, RunConfig, dump_toml, to_document
+from train.data.open_set import open_set, open_stream
 from train.data.regimes import choose_samples, count_labels, plan_warnings, slow_parts
-from train.data.remote import is_remote, open_remote
 from train.data.stream import Stream, worker_count
 from train.engine.baselines import Baselines, load_baselines, save_baselines, score_baselines
 from train.engine.checkpoint import (
@@ -30,6 +27,7 @@ from train.engine.checkpoint import (
     save_checkpoint,
     task_context,
 )
+from train.engine.device import find_device, seed_everything
 from train.engine.distributed import ProcessGroup
 from train.engine.evaluate import check_criterion
 from train.engine.initial_weights import find_start
@@ -172,7 +170,7 @@ def prepare(
         raise ConfigError(f"--init-from must be a checkpoint, got {config.init_from}: there is no such file")
     checkpoint = claim_folder(Path(config.out), resume, reporter)
     ranks.any(False)  # no rank claims the folder before all have looked
-    config, shards = open_set(config, reporter)
+    config, shards = open_set(config, reporter.say)
     if checkpoint is not None:
         check_resumable(checkpoint, config, shards.sha256, Path(config.out) / LAST)
     val_samples = shards.samples("val")
@@ -232,55 +230,6 @@ def _is_ours(config_file: Path) -> bool:
     return config_file.read_bytes().startswith(_CONFIG_HEADING.encode())
 
 
-def open_set(config: RunConfig, reporter: Reporter) -> tuple[RunConfig, ShardSet]:
-    """The shards of a run, in a folder or elsewhere, and the config with what that comes to."""
-    if not is_remote(config.shards):
-        return config, open_shards(Path(config.shards), config.stream.shuffle_shards or OPEN_FILES)
-    config, shards, line = open_remote(config)
-    check_grid(shards)
-    reporter.say(line)
-    return config, shards
-
-
-def open_shards(folder: Path, open_files: int = OPEN_FILES) -> ShardSet:
-    """A finished set whose labels the network can predict, and whose shards are whole by their sizes."""
-    if not folder.is_dir():
-        raise ConfigError(
-            f"--shards must be a folder that `a2d2-prep shard` wrote, got {folder}: there is no such folder"
-        )
-    shards = ShardSet(folder, open_files=open_files)
-    shards.check_sizes()
-    check_grid(shards)
-    return shards
-
-
-def check_grid(shards: ShardSet) -> None:
-    """Raises ValueError where the box head cannot predict the set's boxes."""
-    boxes = shards.rules.get("boxes", {})
-    grid = (boxes.get("grid", GRID), boxes.get("slots", SLOTS))
-    if grid != (GRID, SLOTS):
-        raise ValueError(
-            f"boxes of {shards.folder} must have grid and slots {(GRID, SLOTS)}, got {grid}: "
-            "the box head predicts no other"
-        )
-
-
-def find_device(name: str, ranks: ProcessGroup | None = None) -> torch.device:
-    """`auto` is the GPU where there is one; each rank of a node has its own."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda needs a GPU that torch can use, and there is none: give --device cpu")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", ranks.local_rank if ranks else 0)
-
-
-def seed_everything(seed: int) -> None:
-    """The first weights follow from it; the order of the data has a generator of its own."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - for libraries that use the global one; ours use none
-    torch.manual_seed(seed)
-
-
 def new_network(
     config: RunConfig, shards: ShardSet, reporter: Reporter
 ) -> tuple[RunConfig, Document, MultiTaskNet, Tensor]:
@@ -315,18 +264,6 @@ def build_objective(config: RunConfig, facts: Document, network: MultiTaskNet, d
         precision=config.precision,
         compiled=config.compile,
     )
-
-
-def open_stream(
-    shards: ShardSet,
-    samples: Sequence[SampleRef],
-    workers: int,
-    device: torch.device,
-    stopping: Callable[[], bool] = lambda: False,
-) -> Stream:
-    """Batches of these samples for this device."""
-    count = worker_count(workers, device)
-    return Stream(shards, samples, workers=count, device=device, stopping=stopping)
 
 
 def trained_tasks(config: RunConfig, samples: Sequence[SampleRef], reporter: Reporter) -> tuple[str, ...]:
