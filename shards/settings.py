@@ -104,7 +104,7 @@ def _rule(info: inspect.Type, value: Any) -> str:
 
 
 def _one_of(choices: tuple[Any, ...]) -> str:
-    return f"one of {choices if isinstance(choices[0], int) else ', '.join(map(str, choices))}"
+    return f"one of {', '.join(map(str, choices))}"
 
 
 def _range(info: inspect.IntType | inspect.FloatType) -> str:

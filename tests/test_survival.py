@@ -311,7 +311,7 @@ def test_a_wrong_part_is_wrong_usage(synthetic: Path, tmp_path: Path, part: str)
 def test_a_full_disk_is_one_line(synthetic: Path, small_rules: Path, tmp_path: Path) -> None:
     """A limit on file size stands in for it: the write fails in the middle of a shard."""
     arguments = ["--root", synthetic, "--out", tmp_path, "--rules", small_rules, "--workers", "2"]
-    limited = ["bash", "-c", "ulimit -f 200; trap '' XFSZ; exec \"$@\"", "bash", *COMMAND, *map(str, arguments)]
+    limited = ["bash", "-c", "ulimit -f 100; trap '' XFSZ; exec \"$@\"", "bash", *COMMAND, *map(str, arguments)]
     done = subprocess.run(limited, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

@@ -81,7 +81,7 @@ class BoxScore:
         curves = result["precision"][0, :, :, 0, -1].T  # (classes, recalls)
         precision = {
             self.names[class_id]: [round(value, 4) for value in curve]
-            for class_id, curve in zip(result["classes"].tolist(), curves.tolist(), strict=True)
+            for class_id, curve in zip(result["classes"].flatten().tolist(), curves.tolist(), strict=True)
             if self.counts[class_id]
         }
         return {
