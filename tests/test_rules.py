@@ -29,7 +29,7 @@ def test_toml_goes_round(name: str, tmp_path: Path) -> None:
         pytest.param("depth = 3", "depth must be a table, got 3", id="no table"),
         pytest.param("[depth]\nmax_m = 'far'", "depth.max_m must be a number, got 'far'", id="type"),
         pytest.param("[geometry]\nundistort = 1", "geometry.undistort must be true or false, got 1", id="bool"),
-        pytest.param("[image]\nsize = 1000", r"image.size must be one of \(256, 512, 1024\), got 1000", id="size"),
+        pytest.param("[image]\nsize = 1000", r"image.size must be one of 256, 512, 1024, got 1000", id="size"),
         pytest.param("[depth]\nmax_m = nan", "depth.max_m must be a number, got nan: 16 bits", id="nan"),
         pytest.param("[depth]\nmax_m = 256", "depth.max_m must be above 0 and below 256, got 256: 16 bits", id="far"),
         pytest.param("[depth]\npoint_px = 2", "depth.point_px must be odd", id="even"),
