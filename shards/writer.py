@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -28,6 +29,8 @@ def write_whole(path: Path, data: bytes, owner: str | None = None) -> None:
 
     With an `owner` several writers may do so at once, each with its own unfinished file; the last one wins.
     """
+    if path.is_char_device() or path.is_block_device() or path.is_fifo():
+        raise OSError(errno.EINVAL, "is a device, which a file would replace", str(path))
     partial = path.with_name(path.name + PARTIAL) if owner is None else partial_path(path, owner)
     try:
         with partial.open("wb") as file:

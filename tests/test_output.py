@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from shards.writer import write_whole
+
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
 from train.cli.console import Console, exit_codes
@@ -46,3 +48,11 @@ def test_output_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     result = run("> /dev/full", tmp_path)
     assert result.returncode == 1
     assert result.stderr == "amtl-eval: standard output cannot be written: No space left on device\n"
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="is a device, which a file would replace"):
+        write_whole(pipe, b"x")
+    assert pipe.is_fifo()
