@@ -180,7 +180,7 @@ def test_a_finished_run_can_be_given_more_epochs(tiny: Path, tmp_path: Path):
     more = build_config(load_checkpoint(tmp_path / "run" / LAST)["config"], {"epochs": 2})
     run, reporter = go(more, resume=True)
     assert run.progress.epoch == 2
-    assert reporter.lines[1].startswith("resuming after 3 groups: epoch 2, 0 items in")
+    assert reporter.lines[1].startswith("resuming after 3 micro-batches: epoch 2, 0 items in")
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_a_task_s_own_network_from_end_to_end(task: str, tmp_path: Path):
     assert "NO PRETRAINED" not in result.stdout
     resumed = amtl_train(*command, "--epochs", 2, "--resume")
     assert resumed.exit_code == 0, resumed.output
-    assert "resuming after 1 groups: epoch 2" in resumed.stdout
+    assert "resuming after 1 micro-batches: epoch 2" in resumed.stdout
     record = json.loads((out / "eval.json").read_bytes())
     assert (record["network"], record["norm"], record["counts_at_end"]["updates"]) == ("stl", "own", {"all": 2})
     assert record["weights"].startswith("scratch: no weights were asked for" if task == "depth" else "scratch: no part")
@@ -246,7 +246,7 @@ def test_a_signal_keeps_the_work_and_the_same_command_goes_on(
     assert load_checkpoint(tmp_path / "run" / "last.pt")["progress"]["items"] == 3
     result = amtl_train(*command, "--resume")
     assert result.exit_code == 0, result.output
-    assert "resuming after 3 groups: epoch 1, 3 items in" in result.stdout
+    assert "resuming after 3 micro-batches: epoch 1, 3 items in" in result.stdout
     assert calls[2:4] == ["epoch 1/1, micro-batch 3", "epoch 1/1, micro-batch 4"]
 
 

@@ -202,7 +202,10 @@ def prepare(
     if checkpoint is not None:
         steps.load_state_dict(checkpoint["steps"])
         progress = Progress(**checkpoint["progress"])
-        reporter.say(f"resuming after {progress.groups} groups: epoch {progress.epoch + 1}, {progress.items} items in")
+        place = f"epoch {progress.epoch + 1}, {progress.items} items in"
+        if progress.epoch >= config.epochs:
+            place = f"all {config.epochs} epochs are done, and more --epochs would go on"
+        reporter.say(f"resuming after {progress.groups} micro-batches: {place}")
     workers = worker_count(config.workers, device)  # the loop asks all ranks before it stops, so the stream does not
     train = Stream(shards, samples, workers=workers, device=device, augment=config.augment, seed=config.seed)
     val = open_stream(shards, val_samples, config.workers, device, stopping)
